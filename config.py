@@ -1,0 +1,267 @@
+"""Everything a run can be told, as validated sections with units in their names.
+
+A profile is a TOML file with these sections; `load_config` lays a file and single settings over it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The backbone that every mixer is put into."""
+
+    d_model: int = Field(64, ge=8)
+    n_layers: int = Field(2, ge=1)
+    n_heads: int = Field(2, ge=1)
+    vocab_size: int = Field(256, ge=2)
+    window: int = Field(32, ge=1, description="tokens an `A` layer of a pattern sees")
+    param_budget: int = Field(120_000, ge=1)
+    param_tolerance: float = Field(0.02, gt=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads={self.n_heads} must divide d_model={self.d_model}")
+        return self
+
+
+class DataConfig(Section):
+    """The corpus and how it is cut. `corpus` is `stdlib` or a path to text or JSONL."""
+
+    corpus: str = "stdlib"
+    text_field: str = Field("text", description="the field of a JSONL row that holds its text")
+    seq_len: int = Field(128, ge=8)
+    val_windows: int = Field(384, ge=8, description="held-out windows of seq_len that are scored")
+
+
+class TrainingConfig(Section):
+    """One recipe for candidates and baselines alike: AdamW, warm-up, constant rate, cooldown."""
+
+    batch_size: int = Field(8, ge=1)
+    learning_rates: tuple[float, ...] = Field((3e-3,), min_length=1)
+    warmup_steps: int = Field(16, ge=0)
+    cooldown_fraction: float = Field(
+        0.2, ge=0, lt=1, description="share of a rung's tokens in which the rate falls to zero"
+    )
+    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class LadderConfig(Section):
+    """How many tokens each rung trains on and who goes on to the next."""
+
+    rung_tokens: tuple[int, ...] = Field((131_072, 524_288), min_length=1)
+    promote_fraction: float = Field(0.8, gt=0, le=1)
+    noise_baseline: str = "gated_deltanet"
+    noise_seeds: int = Field(3, ge=2)
+
+    @model_validator(mode="after")
+    def _rungs_grow(self) -> Self:
+        if any(a >= b for a, b in zip(self.rung_tokens, self.rung_tokens[1:], strict=False)):
+            raise ValueError(f"rung_tokens={self.rung_tokens} must grow from rung to rung")
+        return self
+
+
+class RecallConfig(Section):
+    """The MQAR probe (Zoology, arXiv 2312.04927), run on survivors while time allows."""
+
+    enabled: bool = True
+    vocab_size: int = Field(64, ge=8)
+    seq_len: int = Field(64, ge=8)
+    n_pairs: int = Field(8, ge=1)
+    train_tokens: int = Field(524_288, ge=1)
+    batch_size: int = Field(32, ge=1)
+    test_sequences: int = Field(256, ge=1)
+
+
+class GateConfig(Section):
+    """Limits and tolerances of the checks that run before any training."""
+
+    deadline_s: float = Field(60.0, gt=0)
+    tolerance: float = Field(1e-4, gt=0, description="relative to the output's RMS, in float32")
+    max_source_bytes: int = Field(65_536, gt=0)
+
+
+class LLMConfig(Section):
+    """An OpenAI-compatible endpoint. The key is read from the environment alone."""
+
+    base_url: str | None = None
+    model: str = "gpt-5.1"
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout_s: float = Field(600.0, gt=0, le=3600)
+    max_retries: int = Field(3, ge=0)
+    requests_in_flight: int = Field(4, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    usd_per_million_input: float | None = Field(None, ge=0)
+    usd_per_million_output: float | None = Field(None, ge=0)
+
+
+class ProposerConfig(Section):
+    """Who writes the candidates."""
+
+    kind: Literal["grammar", "random", "llm"] = "grammar"
+    llm: LLMConfig = LLMConfig()
+
+
+class BudgetConfig(Section):
+    """When the search ends: whichever limit is met first. None means no limit."""
+
+    max_candidates: int | None = Field(20, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    max_gpu_hours: float | None = Field(None, gt=0)
+    max_usd: float | None = Field(None, gt=0)
+
+
+class WorkerConfig(Section):
+    """Where trials run. `trials_at_once` counts trials on one device."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    trials_at_once: int = Field(2, ge=1)
+    threads_per_trial: int = Field(1, ge=1)
+    memory_limit_mib: int = Field(4096, ge=256)
+    trial_deadline_s: float = Field(600.0, gt=0)
+    max_attempts: int = Field(3, ge=1)
+
+
+class RunConfig(Section):
+    """One search, completely described; stored whole with the run."""
+
+    profile: str = "cpu"
+    seed: int = Field(0, ge=0)
+    baselines: tuple[str, ...] = (
+        "softmax_attention",
+        "linear_attention",
+        "retnet",
+        "gla",
+        "mamba2",
+        "deltanet",
+        "gated_deltanet",
+        "hgrn2",
+    )
+    objectives: tuple[str, ...] = ("val_bpb", "state_bytes")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    ladder: LadderConfig = LadderConfig()
+    recall: RecallConfig = RecallConfig()
+    gates: GateConfig = GateConfig()
+    proposer: ProposerConfig = ProposerConfig()
+    budget: BudgetConfig = BudgetConfig()
+    workers: WorkerConfig = WorkerConfig()
+
+
+def profile_names() -> list[str]:
+    """The profiles that ship with the package."""
+    folder = resources.files(f"{__package__}.profiles")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_config(
+    profile: str, file: Path | None = None, settings: dict[str, Any] | None = None
+) -> RunConfig:
+    """The named profile, with a TOML file and then dotted `settings` laid over it.
+
+    Raises ConfigError for an unknown profile, an unreadable file, an unknown key (with the nearest
+    known one) or a value out of range.
+    """
+    merged = _profile_table(profile)
+    if file is not None:
+        _overlay(merged, _read_toml(file))
+    for dotted, value in (settings or {}).items():
+        _overlay(merged, _nested(dotted, value))
+    return validate_config({**merged, "profile": profile})
+
+
+def validate_config(table: dict[str, Any]) -> RunConfig:
+    """A RunConfig from plain data; raises ConfigError naming the first thing wrong."""
+    try:
+        return RunConfig.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`key.sub=value` as its dotted key and a value read as JSON where it is JSON, else as text."""
+    key, separator, raw = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text!r} is not of the form key.sub=value.")
+    try:
+        return key, json.loads(raw)
+    except json.JSONDecodeError:
+        return key, raw
+
+
+def _profile_table(name: str) -> dict[str, Any]:
+    known = profile_names()
+    if name not in known:
+        raise ConfigError(f"There is no profile {name!r}; choose one of {', '.join(known)}.")
+    text = resources.files(f"{__package__}.profiles").joinpath(f"{name}.toml").read_text()
+    return tomllib.loads(text)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"Cannot read the configuration {file}: {error}") from None
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _overlay(base: dict[str, Any], top: dict[str, Any]) -> None:
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _overlay(base[key], value)
+        else:
+            base[key] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    dotted = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"Unknown setting {dotted!r}{_suggestion(path)}."
+    return f"Setting {dotted!r}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})."
+
+
+def _suggestion(path: list[str]) -> str:
+    known = _dotted_names(RunConfig)
+    near = difflib.get_close_matches(".".join(path), known, n=1, cutoff=0.5)
+    if not near:  # right name, wrong section
+        near = [name for name in known if name.split(".")[-1] == path[-1]][:1]
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+
+
+def _dotted_names(section: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += _dotted_names(inner, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
