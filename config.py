@@ -171,7 +171,9 @@ class RunConfig(Section):
 def profile_names() -> list[str]:
     """The profiles that ship with the package."""
     folder = resources.files(f"{__package__}.profiles")
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
 
 
 def load_config(
@@ -245,7 +247,8 @@ def _explain(error: ValidationError) -> str:
     dotted = ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"Unknown setting {dotted!r}{_suggestion(path)}."
-    return f"Setting {dotted!r}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})."
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"Setting {dotted!r}: {problem} (got {first['input']!r})."
 
 
 def _suggestion(path: list[str]) -> str:

@@ -34,7 +34,7 @@ class UntrustedSource(LinearchError):
 
 
 class ProposalError(LinearchError):
-    """A proposer could not produce a usable proposal (a malformed reply, an endpoint that failed)."""
+    """A proposer could not produce a usable proposal: a malformed reply, a failed endpoint."""
 
 
 class CandidateRejected(LinearchError):

@@ -1,0 +1,143 @@
+"""The run as the driver sees it: candidates and their trials, rebuilt from the store's rows.
+
+Pure bookkeeping. What to do next is decided in `schedule.py`; the store stays the only truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .proposers.proposal import Evidence, Measured
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialKey:
+    """What makes a trial of a candidate unique."""
+
+    task: str  # "corpus" or a task's name
+    rung: int
+    seed: int
+    learning_rate: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Trial:
+    """One (candidate, key) and how far it is: queued, running, done or failed."""
+
+    id: str
+    key: TrialKey
+    tokens: int
+    state: str = "queued"
+    attempts: int = 0
+    epoch: int | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    checkpoint_hash: str | None = None
+
+    @property
+    def val_bpb(self) -> float | None:
+        return self.metrics.get("val_bpb") if self.state == "done" else None
+
+
+@dataclass(kw_only=True, slots=True)
+class Candidate:
+    """One architecture of the run with what the gates and trials have said so far."""
+
+    id: str
+    name: str
+    motivation: str
+    source: str
+    origin: str
+    pattern: str
+    is_reference: bool
+    genome: dict[str, Any] | None
+    parent_ids: tuple[str, ...]
+    state: str = "proposed"  # proposed, judging, rejected, sound, measured, failed
+    reason: str | None = None
+    mlp_width: int | None = None
+    sizes: dict[str, float | None] = field(default_factory=dict)  # n_params, state_bytes
+    attempts: int = 0  # judgements that the machinery, not the candidate, spoiled
+    trials: dict[TrialKey, Trial] = field(default_factory=dict)
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.origin == "baseline"
+
+    @property
+    def is_sound(self) -> bool:
+        return self.state in {"sound", "measured", "failed"}
+
+    def best(self, rung: int, seed: int) -> Trial | None:
+        """The corpus trial of this rung and seed with the lowest val_bpb over learning rates."""
+        scored = [
+            trial
+            for key, trial in self.trials.items()
+            if (key.task, key.rung, key.seed) == ("corpus", rung, seed)
+            and trial.val_bpb is not None
+        ]
+        return min(scored, key=lambda trial: trial.val_bpb or 0.0, default=None)
+
+    def top_rung(self, seed: int, n_rungs: int) -> int | None:
+        """The highest rung with a score."""
+        return next((r for r in reversed(range(n_rungs)) if self.best(r, seed)), None)
+
+
+class Board:
+    """All candidates of one run by id, in the order they were proposed."""
+
+    def __init__(self, *, seed: int, n_rungs: int, objectives: tuple[str, ...]) -> None:
+        self.seed, self.n_rungs, self.objectives = seed, n_rungs, objectives
+        self._candidates: dict[str, Candidate] = {}
+
+    def __getitem__(self, architecture_id: str) -> Candidate:
+        return self._candidates[architecture_id]
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._candidates.values())
+
+    def add(self, candidate: Candidate) -> None:
+        self._candidates[candidate.id] = candidate
+
+    @property
+    def baselines(self) -> list[Candidate]:
+        return [candidate for candidate in self if candidate.is_baseline]
+
+    @property
+    def proposals(self) -> list[Candidate]:
+        return [candidate for candidate in self if not candidate.is_baseline]
+
+    def count_sound(self) -> int:
+        """Proposed candidates that passed every gate."""
+        return sum(candidate.is_sound for candidate in self.proposals)
+
+    def trials(self, *states: str) -> list[tuple[Candidate, Trial]]:
+        return [(c, t) for c in self for t in c.trials.values() if t.state in states]
+
+    def evidence(self) -> Evidence:
+        """What proposers may know: everything measured or rejected so far in this run."""
+        return Evidence(
+            candidates=tuple(self._measured(self.proposals)),
+            baselines=tuple(self._measured(self.baselines)),
+            objectives=self.objectives,
+        )
+
+    def _measured(self, candidates: Iterable[Candidate]) -> Iterator[Measured]:
+        for candidate in candidates:
+            rung = candidate.top_rung(self.seed, self.n_rungs)
+            best = candidate.best(rung, self.seed) if rung is not None else None
+            first = candidate.best(0, self.seed)
+            yield Measured(
+                id=candidate.id,
+                name=candidate.name,
+                motivation=candidate.motivation,
+                source=candidate.source,
+                origin=candidate.origin,
+                state=candidate.state,
+                reason=candidate.reason,
+                genome=candidate.genome,
+                rung=rung,
+                metrics={**candidate.sizes, **(best.metrics if best else {})},
+                rung_0_val_bpb=first.val_bpb if first else None,
+                parent_ids=candidate.parent_ids,
+            )

@@ -1,0 +1,220 @@
+"""Between the board and the workers: starts the most urgent job, books every end in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import RunConfig
+from ..db import Store
+from ..evaluator import Finished, JudgeJob, RayPool, TrialJob, TrialSpec
+from ..evaluator.results import Judgement, TrialResult
+from .board import Board, Candidate, Trial
+from .budget import Forecast
+from .schedule import Wanted, parent_checkpoint, wanted_trials
+
+_JUDGE_PRIORITY = -1.0  # before any training of the same class
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """A job that is booked. `check` is set where the candidate was rejected by it just now."""
+
+    candidate: Candidate
+    note: str
+    is_trial: bool
+    check: str | None = None
+
+
+class Dispatcher:
+    """Keeps the pool's workers busy for one run. The driver's thread alone calls it."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        store: Store,
+        run_id: str,
+        board: Board,
+        pool: RayPool,
+        gpu_share: float | None,
+    ) -> None:
+        self._config, self._store, self._run_id = config, store, run_id
+        self._board, self._pool = board, pool
+        self._gpu_share = gpu_share
+        self._running: dict[str, str] = {}  # key of a job -> what it is, for people
+        self.forecast = Forecast()
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        return tuple(self._running.values())
+
+    def backlog(self) -> int:
+        """Jobs that could start now; the recall probe, which fills idle time, is not counted."""
+        unjudged = sum(candidate.state == "proposed" for candidate in self._board)
+        wanted = wanted_trials(self._board, self._config)
+        return unjudged + sum(plan.key.task == "corpus" for plan in wanted)
+
+    def start_next(self, remaining_s: float | None) -> bool:
+        """Starts the most urgent job that should end within `remaining_s`; False if none does."""
+        if self._pool.idle == 0:
+            return False
+        unjudged = self._next_unjudged()
+        trial = self._next_trial(remaining_s)
+        if unjudged is not None and (trial is None or _judge_first(unjudged, trial)):
+            self._start_judgement(unjudged)
+        elif trial is not None:
+            return self._start_trial(trial)
+        return unjudged is not None or trial is not None
+
+    def collect(self, timeout_s: float) -> list[Ended]:
+        """Books the jobs that ended within `timeout_s`."""
+        return [self._book(finished) for finished in self._pool.wait(timeout_s)]
+
+    def _next_unjudged(self) -> Candidate | None:
+        waiting = [candidate for candidate in self._board if candidate.state == "proposed"]
+        return min(waiting, key=lambda candidate: not candidate.is_baseline, default=None)
+
+    def _next_trial(self, remaining_s: float | None) -> Wanted | None:
+        for wanted in wanted_trials(self._board, self._config):
+            expected_s = self.forecast.expected_s(wanted.tokens)
+            if remaining_s is None or expected_s is None or expected_s <= remaining_s:
+                return wanted
+        return None
+
+    def _start_judgement(self, candidate: Candidate) -> None:
+        candidate.state = "judging"
+        self._running[candidate.id] = f"{candidate.name} gates"
+        self._pool.submit(
+            JudgeJob(
+                key=candidate.id,
+                source=candidate.source,
+                pattern=candidate.pattern,
+                is_reference=candidate.is_reference,
+            )
+        )
+
+    def _start_trial(self, wanted: Wanted) -> bool:
+        candidate, key = self._board[wanted.architecture_id], wanted.key
+        row = self._store.enqueue_trial(
+            self._run_id,
+            candidate.id,
+            task=key.task,
+            rung=key.rung,
+            tokens=wanted.tokens,
+            seed=key.seed,
+            learning_rate=key.learning_rate,
+        )
+        trial = candidate.trials.setdefault(key, Trial(id=row.id, key=key, tokens=row.tokens))
+        trial.epoch = self._store.start_trial(row.id, gpus=self._gpu_share)
+        if trial.epoch is None:  # another driver took it, so this run is no longer ours
+            return False
+        trial.state = "running"
+        self._running[trial.id] = f"{candidate.name} {_describe(trial)}"
+        spec = self._spec(candidate, trial)
+        self._pool.submit(TrialJob(key=f"{candidate.id} {trial.id}", spec=spec))
+        return True
+
+    def _spec(self, candidate: Candidate, trial: Trial) -> TrialSpec:
+        assert candidate.mlp_width is not None
+        below = parent_checkpoint(candidate, trial.key) if trial.key.task == "corpus" else None
+        digest = below.checkpoint_hash if below else None
+        return TrialSpec(
+            source=candidate.source,
+            pattern=candidate.pattern,
+            mlp_width=candidate.mlp_width,
+            task=trial.key.task,
+            rung=trial.key.rung,
+            tokens=trial.tokens,
+            seed=trial.key.seed,
+            learning_rate=trial.key.learning_rate,
+            checkpoint=self._store.blobs.get(digest) if digest else None,
+        )
+
+    def _book(self, finished: Finished) -> Ended:
+        if isinstance(finished.job, JudgeJob):
+            candidate = self._board[finished.job.key]
+            del self._running[candidate.id]
+            judgement = finished.value
+            assert judgement is None or isinstance(judgement, Judgement)
+            return self._book_judgement(candidate, judgement, finished.infra_error)
+        architecture_id, trial_id = finished.job.key.split(" ")
+        candidate = self._board[architecture_id]
+        del self._running[trial_id]
+        trial = next(trial for trial in candidate.trials.values() if trial.id == trial_id)
+        result = finished.value
+        assert result is None or isinstance(result, TrialResult)
+        if result is None or result.status == "infra":
+            reason = finished.infra_error or (result.reason if result else None) or "unknown"
+            return self._book_infra(candidate, trial, reason)
+        return self._book_trial(candidate, trial, result)
+
+    def _book_judgement(
+        self, candidate: Candidate, judgement: Judgement | None, infra_error: str | None
+    ) -> Ended:
+        error = infra_error or (judgement.infra_error if judgement else None)
+        if judgement is None or error is not None:
+            candidate.attempts += 1
+            retry = candidate.attempts < self._config.workers.max_attempts
+            candidate.state = "proposed" if retry else "unjudged"
+            self._store.add_event(
+                self._run_id, "infra", {"architecture_id": candidate.id, "reason": error}
+            )
+            return Ended(
+                candidate=candidate, note=f"{candidate.name}: gates broke: {error}", is_trial=False
+            )
+        self._store.record_judgement(candidate.id, judgement)
+        candidate.mlp_width = judgement.mlp_width
+        candidate.sizes = {"n_params": judgement.n_params, "state_bytes": judgement.state_bytes}
+        failure = judgement.failure
+        if failure is None:
+            candidate.state = "sound"
+            return Ended(candidate=candidate, note=f"{candidate.name} is sound", is_trial=False)
+        candidate.state, candidate.reason = "rejected", f"{failure.gate}: {failure.reason}"
+        note = f"rejected {candidate.name}: {candidate.reason}"
+        return Ended(candidate=candidate, note=note, is_trial=False, check=failure.gate)
+
+    def _book_infra(self, candidate: Candidate, trial: Trial, reason: str) -> Ended:
+        assert trial.epoch is not None
+        queued = self._store.requeue_trial(
+            trial.id, trial.epoch, reason, max_attempts=self._config.workers.max_attempts
+        )
+        trial.state = "queued" if queued else "failed"
+        note = f"{candidate.name} {_describe(trial)}: the machinery failed: {reason}"
+        return Ended(candidate=candidate, note=note, is_trial=True)
+
+    def _book_trial(self, candidate: Candidate, trial: Trial, result: TrialResult) -> Ended:
+        assert trial.epoch is not None
+        self._store.finish_trial(trial.id, trial.epoch, result)
+        row = self._store.architecture(candidate.id)
+        candidate.state, candidate.reason = row.state, row.reason
+        trial.state = "done" if result.status == "done" else "failed"
+        trial.metrics = dict(result.metrics)
+        what = f"{candidate.name} {_describe(trial)}"
+        if trial.state == "failed":
+            check = "noncausal" if result.status == "noncausal" else None
+            note = f"{what}: {result.status}: {result.reason}"
+            return Ended(candidate=candidate, note=note, is_trial=True, check=check)
+        trial.checkpoint_hash = self._store.trial(trial.id).checkpoint_hash
+        if trial.key.rung == 0 and trial.key.task == "corpus":
+            self.forecast.observe(trial.tokens, result.wall_s)
+        return Ended(candidate=candidate, note=f"{what}: {_score(result)}", is_trial=True)
+
+
+def _judge_first(candidate: Candidate, wanted: Wanted) -> bool:
+    return (0.0 if candidate.is_baseline else 1.0, _JUDGE_PRIORITY) < wanted.priority
+
+
+def _describe(trial: Trial) -> str:
+    if trial.key.task != "corpus":
+        return trial.key.task
+    return f"rung {trial.key.rung} seed {trial.key.seed} lr {trial.key.learning_rate:g}"
+
+
+def _score(result: TrialResult) -> str:
+    shown = {"val_bpb": "{:.3f} bits per byte", "recall_mqar": "{:.1%} recalled"}
+    parts = [
+        text.format(value)
+        for name, text in shown.items()
+        if (value := result.metrics.get(name)) is not None
+    ]
+    return ", ".join(parts) or "no score"

@@ -1,0 +1,40 @@
+"""What can be optimised and which way is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from ..errors import ConfigError
+
+Direction: TypeAlias = Literal["min", "max"]
+Point: TypeAlias = "tuple[float | None, ...]"
+
+OBJECTIVES: dict[str, Direction] = {
+    "val_bpb": "min",
+    "state_bytes": "min",
+    "tokens_per_s": "max",
+    "recall_mqar": "max",
+    "peak_memory_bytes": "min",
+    "n_params": "min",
+}
+
+
+def check_objectives(names: Sequence[str]) -> None:
+    """Raises ConfigError for an objective that is not measured, and for an empty list."""
+    unknown = [name for name in names if name not in OBJECTIVES]
+    if unknown or not names:
+        given = f"unknown objective {unknown[0]!r}" if unknown else "no objective is given"
+        raise ConfigError(f"{given}; choose from {', '.join(OBJECTIVES)}.")
+
+
+def to_point(metrics: Mapping[str, float | None], objectives: Sequence[str]) -> Point:
+    """The objectives of one architecture, signed so that less is better; None if not measured."""
+    return tuple(_signed(metrics.get(name), OBJECTIVES[name]) for name in objectives)
+
+
+def _signed(value: float | None, direction: Direction) -> float | None:
+    if value is None or math.isnan(value):
+        return None
+    return value if direction == "min" else -value

@@ -1,0 +1,95 @@
+"""What must hold before a run is written down: device, corpus, names, endpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..config import RunConfig
+from ..errors import ConfigError, PreflightError
+from ..evaluator.corpus import load_corpus, validation_windows
+from .objectives import check_objectives
+from .proposers.baselines import baseline_proposals
+from .proposers.proposal import Proposer
+
+
+def default_profile() -> str:
+    """`gpu` where a CUDA device is usable, else `cpu`."""
+    return "gpu" if _has_cuda() else "cpu"
+
+
+def resolve_device(wanted: str) -> str:
+    """`cpu` or `cuda`; raises PreflightError if a GPU is asked for where there is none."""
+    if wanted == "cpu":
+        return "cpu"
+    if _has_cuda():
+        return "cuda"
+    if wanted == "cuda":
+        raise PreflightError(
+            "This machine has no usable CUDA device; use --profile cpu, or give --ray-address of a "
+            "cluster that has one."
+        )
+    return "cpu"
+
+
+def cache_folder() -> Path:
+    """Where corpora are kept between runs: $LINEARCH_CACHE, or linearch in the user's cache."""
+    named = os.environ.get("LINEARCH_CACHE")
+    if named:
+        return Path(named).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "linearch"
+
+
+def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
+    """Returns the device that trials will use; raises ConfigError or PreflightError.
+
+    On a cluster the device is taken as asked for, since the driver's machine need not have it.
+    """
+    list(baseline_proposals(config.baselines))  # raises for an unknown name
+    _check_names(config)
+    on_cluster = ray_address is not None and config.workers.device == "cuda"
+    device = "cuda" if on_cluster else resolve_device(config.workers.device)
+    _check_corpus(config)
+    if config.proposer.kind == "llm":
+        from .proposers.llm_proposer import LLMProposer
+
+        LLMProposer(config).check()
+    return device
+
+
+def make_proposer(config: RunConfig) -> Proposer:
+    """The proposer that the configuration names."""
+    if config.proposer.kind == "llm":
+        from .proposers.llm_proposer import LLMProposer
+
+        return LLMProposer(config)
+    if config.proposer.kind == "random":
+        from .proposers.random_control import RandomProposer
+
+        return RandomProposer(seed=config.seed, n_layers=config.model.n_layers)
+    from .proposers.grammar import GrammarProposer
+
+    return GrammarProposer(seed=config.seed, n_layers=config.model.n_layers)
+
+
+def _check_names(config: RunConfig) -> None:
+    check_objectives(config.objectives)
+    if config.ladder.noise_baseline not in config.baselines:
+        raise ConfigError(
+            f"ladder.noise_baseline is {config.ladder.noise_baseline!r}, which is not among the "
+            f"baselines {', '.join(config.baselines)}; add it, or name one of them."
+        )
+
+
+def _check_corpus(config: RunConfig) -> None:
+    corpus = load_corpus(config.data, cache_folder())
+    validation_windows(corpus, config.data.seq_len, config.data.val_windows)
+
+
+def _has_cuda() -> bool:
+    """Without a device file there is no GPU, and torch (two seconds) need not be asked."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,62 @@
+"""The board of a run that ran before, read back from the store: how a search resumes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ..db import ArchitectureRow, Score, Store, TrialRow
+from .board import Board, Candidate, Trial, TrialKey
+
+_METRICS = ("val_bpb", "recall_mqar", "tokens_per_s", "step_time_s", "peak_memory_bytes")
+
+
+def restore_board(store: Store, run_id: str, board: Board) -> None:
+    """Fills an empty board with everything the store knows of the run."""
+    scores = {score.trial_id: score for score in store.queries.scores(run_id)}
+    trials: dict[str, list[TrialRow]] = defaultdict(list)
+    for trial in store.trials(run_id):
+        trials[trial.architecture_id].append(trial)
+    parents: dict[str, list[str]] = defaultdict(list)
+    for edge in store.queries.lineage(run_id).edges:
+        parents[edge.child_id].append(edge.parent_id)
+    for row in store.architectures(run_id):
+        board.add(_candidate(row, trials[row.id], tuple(parents[row.id]), scores))
+
+
+def _candidate(
+    row: ArchitectureRow,
+    trials: list[TrialRow],
+    parent_ids: tuple[str, ...],
+    scores: dict[str, Score],
+) -> Candidate:
+    candidate = Candidate(
+        id=row.id,
+        name=row.name,
+        motivation=row.motivation,
+        source=row.source,
+        origin=row.origin,
+        pattern=row.pattern,
+        is_reference=row.is_reference,
+        genome=row.genome,
+        parent_ids=parent_ids,
+        state=row.state,
+        reason=f"{row.rejected_by}: {row.reason}" if row.rejected_by else row.reason,
+        mlp_width=row.mlp_width,
+        sizes={"n_params": row.n_params, "state_bytes": row.state_bytes},
+    )
+    for trial in map(lambda found: _trial(found, scores.get(found.id)), trials):
+        candidate.trials[trial.key] = trial
+    return candidate
+
+
+def _trial(row: TrialRow, score: Score | None) -> Trial:
+    return Trial(
+        id=row.id,
+        key=TrialKey(task=row.task, rung=row.rung, seed=row.seed, learning_rate=row.learning_rate),
+        tokens=row.tokens,
+        state=row.state,
+        attempts=row.attempts,
+        epoch=row.epoch,
+        metrics={name: getattr(score, name) for name in _METRICS} if score else {},
+        checkpoint_hash=row.checkpoint_hash,
+    )

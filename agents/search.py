@@ -1,0 +1,241 @@
+"""The search: proposals in, jobs out, results booked, until the budget or the work is spent.
+
+One thread drives it and alone writes to the store. Nothing is remembered here that the store does
+not hold, but for requests in flight, so a killed run continues from its rows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from ..config import RunConfig
+from ..db import Store
+from ..errors import LinearchError
+from ..evaluator import RayPool
+from .board import Board
+from .budget import Budget, Spent
+from .dispatch import Dispatcher, Ended
+from .intake import Admission, Intake
+from .llm.errors import ProviderRefused
+from .progress import Observer
+from .proposers.proposal import Proposal, Proposer
+from .proposing import Outcome, ProposalDesk
+from .standings import refresh_statistics, snapshot
+
+EndState = Literal["finished", "interrupted", "failed"]
+
+_WAIT_S = 0.2
+_REFRESH_S = 1.0
+_HEARTBEAT_S = 5.0
+_FRUITLESS_LIMIT = 25  # proposals in a row without a new sound candidate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """How a search ended, in the store's words; `elapsed_s` is over all its sessions."""
+
+    state: EndState
+    reason: str
+    elapsed_s: float
+    budget_is_spent: bool = False
+
+
+class Search:
+    """Drives one run that this process has claimed (`epoch`)."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        store: Store,
+        run_id: str,
+        epoch: int,
+        board: Board,
+        pool: RayPool,
+        proposer: Proposer,
+        observer: Observer,
+        gpu_share: float | None = None,
+    ) -> None:
+        self._config, self._store, self._run_id, self._epoch = config, store, run_id, epoch
+        self._board, self._pool, self._observer = board, pool, observer
+        self._budget = Budget(config.budget)
+        self._desk = ProposalDesk(proposer, next_index=self._count_past_proposals())
+        self._intake = Intake(store, run_id, board, config.gates.max_source_bytes)
+        self._dispatcher = Dispatcher(
+            config=config,
+            store=store,
+            run_id=run_id,
+            board=board,
+            pool=pool,
+            gpu_share=gpu_share,
+        )
+        self._repairable: dict[str, Proposal] = {}  # proposals of this session by architecture
+        self._fruitless = 0
+        self._draining: str | None = None
+        self._budget_is_spent = False
+        self._interrupts = 0
+        self._started_s = time.monotonic()
+        self._earlier_s = store.run(run_id).elapsed_s or 0.0
+        self._refreshed_s = self._heartbeat_s = 0.0
+
+    def interrupt(self) -> None:
+        """Asks the search to finish what runs (first call) or to stop at once (second)."""
+        self._interrupts += 1
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._started_s
+
+    def run(self) -> Ending:
+        """Returns when the work is done, the budget is spent or the search was interrupted."""
+        while not self._is_over():
+            self._admit_proposals()
+            self._decide_to_drain()
+            if self._draining is None:
+                self._request_proposals()
+                while self._dispatcher.start_next(self._budget.remaining_s(self._spent())):
+                    pass
+            self._collect()
+            self._refresh()
+        self._desk.close()
+        self._refresh(force=True)
+        return self._ending()
+
+    def _is_over(self) -> bool:
+        if self._interrupts > 1:
+            return True
+        if self._dispatcher.running:
+            return False
+        if self._draining is not None:
+            return True
+        has_begun = self._refreshed_s > 0
+        return has_begun and self._desk.in_flight == 0 and not self._wants_proposals()
+
+    def _wants_proposals(self) -> bool:
+        """Whether another proposal is needed to reach the wanted number of sound candidates."""
+        wanted = self._config.budget.max_candidates
+        return wanted is None or self._board.count_sound() + self._count_pending() < wanted
+
+    def _count_pending(self) -> int:
+        return sum(
+            candidate.state in {"proposed", "judging"} for candidate in self._board.proposals
+        )
+
+    def _request_proposals(self) -> None:
+        """Keeps the workers' next jobs ready and no more: later proposals know more."""
+        enough = max(self._pool.slots, self._desk.concurrency)
+        ahead = self._dispatcher.backlog() + self._desk.in_flight
+        while self._desk.has_room and ahead < enough and self._may_request():
+            self._desk.ask(self._board.evidence())
+            ahead += 1
+
+    def _may_request(self) -> bool:
+        wanted = self._config.budget.max_candidates
+        if wanted is None:
+            return True
+        expected = self._board.count_sound() + self._count_pending() + self._desk.in_flight
+        return expected < wanted
+
+    def _admit_proposals(self) -> None:
+        for outcome in self._desk.collect():
+            admission = self._intake.admit(outcome)
+            self._observer.note(admission.note)
+            self._after_admission(outcome, admission)
+
+    def _after_admission(self, outcome: Outcome, admission: Admission) -> None:
+        if isinstance(outcome.error, ProviderRefused):
+            self._draining = f"the language model's endpoint refused: {outcome.error}"
+        candidate = admission.candidate
+        if candidate is None or candidate.state == "rejected":
+            self._fruitless += 1
+        if candidate is not None and outcome.proposal is not None and outcome.repaired is None:
+            self._repairable[candidate.id] = outcome.proposal
+            if candidate.state == "rejected":
+                self._repair(candidate.id, "source")
+
+    def _repair(self, architecture_id: str, check: str) -> None:
+        """One repair round for each proposal; the mended version is a candidate of its own."""
+        proposal = self._repairable.pop(architecture_id, None)
+        if proposal is not None and self._draining is None:
+            reason = self._board[architecture_id].reason or check
+            self._desk.ask_repair(proposal, check, reason, architecture_id)
+
+    def _decide_to_drain(self) -> None:
+        if self._draining is not None:
+            return
+        exhausted = self._budget.exhausted(self._spent())
+        if self._interrupts:
+            self._draining = "interrupted"
+            self._observer.note("finishing what is running; press Ctrl-C again to stop at once")
+        elif exhausted is not None:
+            self._draining, self._budget_is_spent = exhausted, True
+        elif self._fruitless >= _FRUITLESS_LIMIT:
+            self._draining = f"{self._fruitless} proposals in a row gave no new sound candidate"
+
+    def _collect(self) -> None:
+        if not self._dispatcher.running:
+            self._desk.wait(_WAIT_S)
+            return
+        for ended in self._dispatcher.collect(_WAIT_S):
+            self._observer.note(ended.note)
+            self._after_end(ended)
+
+    def _after_end(self, ended: Ended) -> None:
+        if ended.candidate.is_baseline:
+            return
+        if ended.check is not None:
+            self._fruitless += 1
+            self._repair(ended.candidate.id, ended.check)
+        elif not ended.is_trial and ended.candidate.state == "sound":
+            self._fruitless = 0
+
+    def _spent(self) -> Spent:
+        stored = self._store.queries.budget_spent(self._run_id)
+        return Spent(elapsed_s=self.elapsed_s, gpu_s=stored.gpu_seconds, usd=stored.usd or 0.0)
+
+    def _refresh(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._heartbeat_s >= _HEARTBEAT_S:
+            self._heartbeat_s = now
+            if not self._store.heartbeat(self._run_id, self._epoch, self.elapsed_s):
+                raise LinearchError(
+                    f"Another process has taken over run {self._run_id}; this one stops."
+                )
+        if force or now - self._refreshed_s >= _REFRESH_S:
+            self._refreshed_s = now
+            spent = self._spent()
+            floor = refresh_statistics(self._store, self._run_id, self._config)
+            self._observer.update(
+                snapshot(
+                    self._store,
+                    self._run_id,
+                    self._config,
+                    phase=self._phase(),
+                    spent=spent,
+                    remaining_s=self._budget.remaining_s(spent),
+                    running=self._dispatcher.running,
+                    noise_bpb=floor,
+                )
+            )
+
+    def _phase(self) -> str:
+        if self._draining is not None:
+            return f"draining ({self._draining})"
+        return "searching" if self._board.proposals else "baselines"
+
+    def _ending(self) -> Ending:
+        if self._interrupts:
+            return Ending(state="interrupted", reason="interrupted", elapsed_s=self.elapsed_s)
+        reason = self._draining or "all wanted candidates are measured"
+        return Ending(
+            state="finished",
+            reason=reason,
+            elapsed_s=self.elapsed_s,
+            budget_is_spent=self._budget_is_spent,
+        )
+
+    def _count_past_proposals(self) -> int:
+        funnel = self._store.queries.funnel(self._run_id)
+        return funnel.proposed

@@ -1,0 +1,106 @@
+"""Choosing parents by non-dominated sorting and crowding (NSGA-II, Deb et al. 2002).
+
+A point has one number per objective, less is better, None where nothing was measured. What was not
+measured never wins: every complete point dominates every incomplete one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from .objectives import Point, check_objectives, to_point
+from .proposers.proposal import Measured
+
+_FEWEST_PEERS = 4  # on the highest rung, before lower rungs are left out of the comparison
+
+
+def dominates(one: Point, other: Point) -> bool:
+    """Whether `one` is nowhere worse and somewhere better; missing counts as infinitely bad."""
+    if (None in one) != (None in other):
+        return None in other
+    pairs = [(_or_inf(a), _or_inf(b)) for a, b in zip(one, other, strict=True)]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def non_dominated_ranks(points: Sequence[Point]) -> list[int]:
+    """0 for what nothing dominates, 1 for what only rank 0 dominates, ...; O(n^2) comparisons."""
+    dominators = [
+        {i for i, other in enumerate(points) if dominates(other, point)} for point in points
+    ]
+    ranks = [-1] * len(points)
+    rank, left = 0, set(range(len(points)))
+    while left:
+        front = {i for i in left if not dominators[i] & left}
+        for i in front:
+            ranks[i] = rank
+        left -= front
+        rank += 1
+    return ranks
+
+
+def crowding_distances(points: Sequence[Point], ranks: Sequence[int]) -> list[float]:
+    """How far apart a point's neighbours on its front lie, summed over objectives, each objective
+    scaled to the front's extent; infinite at the ends, so that extremes are kept."""
+    distances = [0.0] * len(points)
+    for rank in set(ranks):
+        front = [i for i, other in enumerate(ranks) if other == rank]
+        for objective in range(len(points[front[0]])):
+            _add_gaps(distances, front, [_or_inf(points[i][objective]) for i in front])
+    return distances
+
+
+def best_first(points: Sequence[Point]) -> list[int]:
+    """Indices by rank, then by crowding distance (lonelier first), then as given."""
+    ranks = non_dominated_ranks(points)
+    crowding = crowding_distances(points, ranks)
+    return sorted(range(len(points)), key=lambda i: (ranks[i], -crowding[i], i))
+
+
+def choose_parents(
+    rows: Sequence[Measured], objectives: Sequence[str], n: int, rng: random.Random
+) -> list[Measured]:
+    """`n` different parents (fewer if there are fewer) by tournaments of two among the measured.
+
+    Scores of different rungs do not compare: with at least four rows on the highest rung only
+    those take part, else all do with their score of rung 0. Raises ConfigError for an unknown
+    objective.
+    """
+    check_objectives(objectives)
+    eligible, points = _comparable(rows, objectives)
+    order = [eligible[i] for i in best_first(points)]
+    parents: list[Measured] = []
+    while order and len(parents) < n:
+        places = rng.choices(range(len(order)), k=2)
+        parents.append(order.pop(min(places)))
+    return parents
+
+
+def _comparable(
+    rows: Sequence[Measured], objectives: Sequence[str]
+) -> tuple[list[Measured], list[Point]]:
+    measured = [row for row in rows if row.rung is not None]
+    top = max((row.rung for row in measured if row.rung is not None), default=None)
+    peers = [row for row in measured if row.rung == top]
+    if len(peers) >= _FEWEST_PEERS:
+        return peers, [to_point(row.metrics, objectives) for row in peers]
+    return measured, [
+        to_point({**row.metrics, "val_bpb": row.rung_0_val_bpb}, objectives) for row in measured
+    ]
+
+
+def _add_gaps(distances: list[float], front: Sequence[int], values: Sequence[float]) -> None:
+    """Adds one objective's share of the crowding distance to the points of one front."""
+    order = sorted(range(len(front)), key=lambda place: values[place])
+    low, high = values[order[0]], values[order[-1]]
+    extent = high - low
+    if not extent > 0 or math.isinf(extent):
+        return  # all alike, or not measured: this objective tells nothing of their spread
+    distances[front[order[0]]] = distances[front[order[-1]]] = math.inf
+    for before, place, after in zip(order, order[1:], order[2:], strict=False):
+        distances[front[place]] += (values[after] - values[before]) / extent
+
+
+def _or_inf(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -1,0 +1,189 @@
+"""Where a run stands: the statistics that the driver computes, and the snapshot it shows.
+
+Statistics are rows of the store, computed here alone; tables and pages render them:
+noise_floor and resolution by rung, and for each scored architecture rank, tie, delta (to the noise
+baseline, with its deviations) and pareto_rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from ..config import RunConfig
+from ..db import Funnel, LeaderboardRow, StatisticRow, Store
+from ..evaluator.statistics import (
+    NoiseFloor,
+    noise_deviations,
+    noise_floor,
+    rank_with_ties,
+    resolution_bpb,
+)
+from .budget import Spent
+from .objectives import to_point
+from .progress import Snapshot, Standing
+from .selection import non_dominated_ranks
+
+_Z95 = 1.96
+_SHOWN_BEST = 6
+
+
+def refresh_statistics(store: Store, run_id: str, config: RunConfig) -> float | None:
+    """Recomputes and stores all statistics; returns the noise at the highest rung that has one."""
+    rows = [row for row in store.queries.leaderboard(run_id) if row.val_bpb is not None]
+    floors = _measure_noise(store, run_id, config)
+    store.replace_statistics(run_id, "noise_floor", list(_floor_rows(floors)))
+    by_rung: dict[int, list[LeaderboardRow]] = defaultdict(list)
+    for row in rows:
+        by_rung[row.rung or 0].append(row)
+    ranks: list[StatisticRow] = []
+    ties: list[StatisticRow] = []
+    deltas: list[StatisticRow] = []
+    n_above = 0
+    for rung in sorted(by_rung, reverse=True):
+        floor = floors.get(rung)
+        resolution = resolution_bpb(floor.sd) if floor else None
+        found = rank_with_ties([row.val_bpb for row in by_rung[rung]], resolution)
+        for row, rank in zip(by_rung[rung], found, strict=True):
+            assert rank is not None
+            key = {"architecture_id": row.id, "rung": rung, "metric": "val_bpb"}
+            ranks.append(StatisticRow(**key, value=n_above + rank))
+            ties.append(StatisticRow(**key, value=n_above + rank))
+        deltas += _deltas(by_rung[rung], rung, floor, config)
+        n_above += len(by_rung[rung])
+    for name, computed in (("rank", ranks), ("tie", ties), ("delta", deltas)):
+        store.replace_statistics(run_id, name, computed)
+    store.replace_statistics(run_id, "pareto_rank", list(_pareto(by_rung, config)))
+    return floors[max(floors)].sd if floors else None
+
+
+def noise_floors(store: Store, run_id: str) -> dict[int, float]:
+    """The stored seed noise in bits per byte by rung; empty before it was measured."""
+    return {
+        row.rung: row.value
+        for row in store.queries.statistics(run_id, "noise_floor")
+        if row.rung is not None and row.value is not None
+    }
+
+
+def snapshot(
+    store: Store,
+    run_id: str,
+    config: RunConfig,
+    *,
+    phase: str,
+    spent: Spent,
+    remaining_s: float | None,
+    running: tuple[str, ...],
+    noise_bpb: float | None,
+) -> Snapshot:
+    """What the observer is shown now."""
+    funnel = store.queries.funnel(run_id)
+    best = [
+        Standing(name=row.name, origin=row.origin, rung=row.rung or 0, val_bpb=row.val_bpb)
+        for row in store.queries.leaderboard(run_id)
+        if row.val_bpb is not None
+    ]
+    return Snapshot(
+        run_id=run_id,
+        phase=phase,
+        elapsed_s=spent.elapsed_s,
+        remaining_s=remaining_s,
+        candidates_done=funnel.measured + funnel.failed,
+        candidates_wanted=config.budget.max_candidates,
+        funnel=_funnel_line(funnel),
+        running=running,
+        best=tuple(best[:_SHOWN_BEST]),
+        noise_bpb=noise_bpb,
+        usd=spent.usd,
+    )
+
+
+def _measure_noise(store: Store, run_id: str, config: RunConfig) -> dict[int, NoiseFloor]:
+    """By rung, the spread of the noise baseline over the seeds that were trained there."""
+    values: dict[int, list[float]] = defaultdict(list)
+    baseline = _noise_baseline(store.queries.leaderboard(run_id), config)
+    for score in store.queries.scores(run_id):
+        is_repeat = baseline is not None and score.architecture_id == baseline.id
+        if is_repeat and score.task == "corpus" and score.val_bpb is not None:
+            values[score.rung].append(score.val_bpb)
+    floors = {rung: noise_floor(known) for rung, known in values.items()}
+    return {rung: floor for rung, floor in floors.items() if floor is not None}
+
+
+def _noise_baseline(rows: Iterable[LeaderboardRow], config: RunConfig) -> LeaderboardRow | None:
+    name = config.ladder.noise_baseline
+    return next((row for row in rows if row.is_baseline and row.name == name), None)
+
+
+def _floor_rows(floors: Mapping[int, NoiseFloor]) -> Iterable[StatisticRow]:
+    for rung, floor in sorted(floors.items()):
+        yield StatisticRow(
+            rung=rung,
+            metric="val_bpb",
+            value=floor.sd,
+            low=floor.low,
+            high=floor.high,
+            n=floor.n,
+            detail={"mean": floor.mean, "resolution": resolution_bpb(floor.sd)},
+        )
+
+
+def _deltas(
+    rows: list[LeaderboardRow], rung: int, floor: NoiseFloor | None, config: RunConfig
+) -> list[StatisticRow]:
+    """Each row's distance to the noise baseline, with the interval that seed noise leaves."""
+    baseline = _noise_baseline(rows, config)
+    if baseline is None or baseline.val_bpb is None:
+        return []
+    found = []
+    for row in rows:
+        assert row.val_bpb is not None
+        delta = row.val_bpb - baseline.val_bpb
+        half = None
+        if floor is not None and row.id != baseline.id:
+            half = _Z95 * floor.sd * math.sqrt(1 / row.n_seeds + 1 / baseline.n_seeds)
+        deviations = noise_deviations(row.val_bpb, baseline.val_bpb, floor.sd if floor else None)
+        found.append(
+            StatisticRow(
+                architecture_id=row.id,
+                rung=rung,
+                metric="val_bpb",
+                value=delta,
+                low=None if half is None else delta - half,
+                high=None if half is None else delta + half,
+                n=row.n_seeds,
+                detail={"baseline": baseline.name, "noise_deviations": deviations},
+            )
+        )
+    return found
+
+
+def _pareto(
+    by_rung: Mapping[int, list[LeaderboardRow]], config: RunConfig
+) -> Iterable[StatisticRow]:
+    """0 for rows that no row of the same rung beats in every objective."""
+    for rung, rows in by_rung.items():
+        points = [
+            to_point({name: getattr(row, name) for name in config.objectives}, config.objectives)
+            for row in rows
+        ]
+        for row, rank in zip(rows, non_dominated_ranks(points), strict=True):
+            detail = {"objectives": list(config.objectives)}
+            yield StatisticRow(architecture_id=row.id, rung=rung, value=rank, detail=detail)
+
+
+def _funnel_line(funnel: Funnel) -> dict[str, int]:
+    counts = {
+        "proposed": funnel.proposed,
+        "duplicates": funnel.duplicates,
+        "invalid": funnel.invalid,
+        **{f"rejected by {gate}": count for gate, count in funnel.rejected.items()},
+        "sound": funnel.sound,
+        "training": funnel.training,
+        "measured": funnel.measured,
+        "failed": funnel.failed,
+    }
+    always = {"proposed", "sound", "measured"}
+    return {name: count for name, count in counts.items() if count or name in always}

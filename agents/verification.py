@@ -1,0 +1,111 @@
+"""Trains a stored architecture again with its stored seed and says whether its number came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..config import RunConfig, validate_config
+from ..db import ArchitectureRow, Store, TrialRow
+from ..errors import LinearchError, StoreError
+from ..evaluator import Judge, TrialSpec
+from ..evaluator.results import TrialResult
+from .preflight import cache_folder, resolve_device
+from .standings import noise_floors
+
+_EXACT_BPB = 1e-6
+_SAME = ("torch", "python", "device", "threads", "machine", "corpus")  # what exactness hangs on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """A stored number beside its repetition. `tolerance_bpb` is None where nothing allows one."""
+
+    architecture_id: str
+    name: str
+    trial_id: str
+    stored_bpb: float
+    repeated_bpb: float | None
+    tolerance_bpb: float | None
+    same_surroundings: bool
+    differences: dict[str, tuple[object, object]]  # stored and present surroundings
+    reason: str | None = None
+
+    @property
+    def is_reproduced(self) -> bool:
+        if self.repeated_bpb is None or self.tolerance_bpb is None:
+            return False
+        return abs(self.repeated_bpb - self.stored_bpb) <= self.tolerance_bpb
+
+
+def verify_architecture(
+    which: str, *, store: str | None = None, note: Callable[[str], None] = lambda _: None
+) -> Verification:
+    """Repeats the quoted trial of an architecture, rung by rung, in the sandbox.
+
+    Exact (1e-6) where versions, device, threads and corpus are the stored ones; elsewhere within
+    what the run's seed noise resolves. Raises StoreError if it has no finished trial.
+    """
+    with Store.open(store, create=False) as opened:
+        row = opened.queries.architecture(which).architecture
+        trial, stored_bpb = _quoted_trial(opened, row)
+        config = validate_config(opened.run(row.run_id).config)
+        floor = noise_floors(opened, row.run_id).get(trial.rung)
+    result = _repeat(row, trial, config, note)
+    differences = {
+        name: (then, now)
+        for name in _SAME
+        if (then := (trial.environment or {}).get(name)) != (now := result.environment.get(name))
+    }
+    noise_tolerance = None if floor is None else 2 * 2**0.5 * floor
+    return Verification(
+        architecture_id=row.id,
+        name=row.name,
+        trial_id=trial.id,
+        stored_bpb=stored_bpb,
+        repeated_bpb=result.metrics.get("val_bpb"),
+        tolerance_bpb=noise_tolerance if differences else _EXACT_BPB,
+        same_surroundings=not differences,
+        differences=differences,
+        reason=result.reason,
+    )
+
+
+def _quoted_trial(store: Store, row: ArchitectureRow) -> tuple[TrialRow, float]:
+    quoted = next(r for r in store.queries.leaderboard(row.run_id) if r.id == row.id)
+    if quoted.trial_id is None or not quoted.val_bpb_values:
+        raise StoreError(f"{row.name} has no finished trial, so there is nothing to verify.")
+    return store.trial(quoted.trial_id), quoted.val_bpb_values[0]
+
+
+def _repeat(
+    row: ArchitectureRow, trial: TrialRow, config: RunConfig, note: Callable[[str], None]
+) -> TrialResult:
+    """The trial from nothing: every rung up to its own, each from the checkpoint before."""
+    assert row.mlp_width is not None
+    device = resolve_device(config.workers.device)
+    judge = Judge(config, device=device, folder=cache_folder())
+    checkpoint = None
+    try:
+        for rung in range(trial.rung + 1):
+            note(f"training {row.name} on {config.ladder.rung_tokens[rung]:,} tokens")
+            spec = TrialSpec(
+                source=row.source,
+                pattern=row.pattern,
+                mlp_width=row.mlp_width,
+                task=trial.task,
+                rung=rung,
+                tokens=config.ladder.rung_tokens[rung],
+                seed=trial.seed,
+                learning_rate=trial.learning_rate,
+                checkpoint=checkpoint,
+            )
+            result = judge.run_trial(spec)
+            if result.status != "done":
+                break
+            checkpoint = result.checkpoint
+    finally:
+        judge.close()
+    if result.status == "infra":
+        raise LinearchError(f"The training could not run here: {result.reason}")
+    return result

@@ -1,0 +1,175 @@
+"""The `linearch` command: look at runs, take architectures home. Arguments in, tables out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .launch import exit_on_error
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Look at searches and take their architectures home. Start one with launch-search.",
+)
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="LINEARCH_STORE",
+        help="Database file or URL (runs/linearch.db).",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+Which = Annotated[str, typer.Argument(metavar="ID", help="An id, the start of one, or a name.")]
+
+
+@app.command()
+def leaderboard(
+    run: Annotated[str | None, typer.Argument(help="A run's id; by default the newest.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Unscored architectures too, with the reason.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The architectures of a run, best first."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from .agents.standings import noise_floors
+    from .api import open_run
+    from .tables import leaderboard_table, print_json, unscored_table
+
+    opened, found = open_run(run, store=store)
+    with opened:
+        rows = opened.queries.leaderboard(found.id)
+        if as_json:
+            print_json([asdict(row) for row in rows])
+            return
+        console = Console()
+        console.print(leaderboard_table(rows, noise_floors(opened, found.id)))
+        if everything:
+            console.print(unscored_table(rows))
+
+
+@app.command()
+def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """All runs of a store, newest first."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from .db import Store
+    from .tables import print_json, runs_table
+
+    with Store.open(store, create=False) as opened:
+        found = opened.runs()
+        if as_json:
+            print_json([asdict(row) for row in found])
+            return
+        funnels = [opened.queries.funnel(row.id) for row in found]
+        Console().print(runs_table(found, funnels))
+
+
+@app.command()
+def show(which: Which, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """One architecture: gates, trials, lineage and code. Renders the code, never runs it."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from .db import Store
+    from .tables import print_detail, print_json
+
+    with Store.open(store, create=False) as opened:
+        detail = opened.queries.architecture(which)
+        print_json(asdict(detail)) if as_json else print_detail(detail, Console())
+
+
+@app.command()
+def replay(
+    which: Which,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Train again with the stored seed and compare.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How to load an architecture, or (--verify) whether its number can be had again.
+
+    Exit code 0 if it was: equal to 1e-6 on the same kind of machine, else within the noise floor.
+    """
+    from dataclasses import asdict
+
+    from .agents.verification import verify_architecture
+    from .tables import print_json, print_replay_hint, print_verification
+
+    if not verify:
+        print_replay_hint(which, store)
+        return
+    verification = verify_architecture(which, store=store)
+    print_json(asdict(verification)) if as_json else print_verification(verification)
+    raise typer.Exit(0 if verification.is_reproduced else 1)
+
+
+@app.command()
+def export(
+    which: Which,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write into.")],
+    kind: Annotated[
+        Literal["module"], typer.Option("--format", help="module: an importable package.")
+    ] = "module",
+    weights: Annotated[
+        bool, typer.Option(help="With the trained weights, if there are any.")
+    ] = True,
+    store: StoreOption = None,
+) -> None:
+    """Write an architecture as a package that needs torch and linearch.kernels alone."""
+    from .api import export_architecture
+
+    assert kind == "module"
+    package = export_architecture(which, to, weights=weights, store=store)
+    print(f"wrote {package}")
+    print(
+        f"try   cd {package.parent} && python -c 'import {package.name}; "
+        f"print({package.name}.load_model())'"
+    )
+
+
+@app.command()
+def dashboard(
+    store: StoreOption = None,
+    port: Annotated[int, typer.Option(help="On this machine only (127.0.0.1).")] = 8501,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = False,
+) -> None:
+    """The live leaderboard in a browser; read-only, on finished and running searches."""
+    from .dashboard.serve import serve
+
+    raise typer.Exit(serve(store=store, port=port, open_browser=browser))
+
+
+@app.command()
+def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """What this machine offers a search, and what is missing. Exit code 4 if one cannot run."""
+    from .doctor import examine
+    from .tables import print_findings, print_json
+
+    findings = examine(store)
+    if as_json:
+        print_json([finding.__dict__ for finding in findings])
+    else:
+        print_findings(findings)
+    raise typer.Exit(0 if all(finding.is_ok for finding in findings) else 4)
+
+
+def main() -> None:
+    """Entry point: an error of ours becomes one sentence and its exit code."""
+    with exit_on_error():
+        app(prog_name="linearch")

@@ -1,0 +1,249 @@
+"""What commands print: rows from the store as tables for people, or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from .agents.plan import Plan
+from .agents.start import Outcome
+from .agents.verification import Verification
+from .db import ArchitectureDetail, LeaderboardRow, RunRow
+from .doctor import Finding
+from .progress import duration
+
+_DASH = "–"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; times as ISO 8601, unknown values as null."""
+    json.dump(value, sys.stdout, indent=2, default=_plain)
+    print()
+
+
+def print_outcome(outcome: Outcome, console: Console, *, as_json: bool) -> None:
+    """The end of a search: its leaderboard, how it went, and what to type next."""
+    if as_json:
+        print_json({**asdict(outcome), "rows": [asdict(row) for row in outcome.rows]})
+        return
+    console.print(leaderboard_table(outcome.rows, outcome.noise_bpb))
+    rejected = sum(outcome.funnel["rejected"].values())
+    console.print(
+        f"{outcome.funnel['proposed']} proposed, {outcome.funnel['duplicates']} duplicates, "
+        f"{rejected} rejected, {outcome.funnel['sound']} sound, {outcome.funnel['measured']} "
+        f"measured, in {duration(outcome.elapsed_s)}: {outcome.reason}.",
+        highlight=False,
+    )
+    store = f" --store {outcome.store}"
+    print_plain(console, f"run        {outcome.run_id} ({outcome.state})")
+    print_plain(console, f"resume     launch-search --resume {outcome.run_id}{store}")
+    print_plain(console, f"dashboard  linearch dashboard{store}")
+
+
+def print_plain(console: Console, text: str) -> None:
+    """A line that stays one line and carries no markup, so that it can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def leaderboard_table(rows: Iterable[LeaderboardRow], noise_bpb: dict[int, float]) -> Table:
+    """Scored rows, best first; rows that the noise cannot tell apart share a rank, marked `=`."""
+    rows = list(rows)
+    scored = [row for row in rows if row.val_bpb is not None]
+    noise = ", ".join(f"rung {rung} ± {value:.3f}" for rung, value in sorted(noise_bpb.items()))
+    table = Table(
+        title="Leaderboard: validation bits per byte, lower is better",
+        caption=f"seed noise: {noise or 'not measured'}; = tied within it; cyan: baselines",
+        header_style="bold",
+    )
+    headings = ("rank", "name", "by", "rung", "val_bpb", "Δ baseline", "recall", "params")
+    for heading in (*headings, "state", "tokens/s", "id"):
+        is_text = heading in {"name", "by", "id"}
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
+    tied = [row.tie for row in scored]
+    for row in scored:
+        style = "dim cyan" if row.is_reference else "cyan" if row.is_baseline else ""
+        table.add_row(*_cells(row, is_tied=tied.count(row.tie) > 1), style=style)
+    return table
+
+
+def unscored_table(rows: Iterable[LeaderboardRow]) -> Table:
+    """What has no score, and why."""
+    table = Table(title="Without a score", header_style="bold")
+    for heading in ("name", "by", "state", "why", "id"):
+        table.add_column(heading)
+    for row in rows:
+        if row.val_bpb is None:
+            why = f"{row.rejected_by}: {row.reason}" if row.rejected_by else row.reason or _DASH
+            table.add_row(row.name, row.origin, row.state, why, row.id)
+    return table
+
+
+def runs_table(runs: Sequence[RunRow], funnels: Sequence[Any]) -> Table:
+    """The runs of a store, newest first."""
+    table = Table(header_style="bold")
+    for heading in ("run", "started", "profile", "proposer", "state", "why", "took"):
+        table.add_column(heading)
+    table.add_column("measured", justify="right")
+    for run, funnel in zip(runs, funnels, strict=True):
+        table.add_row(
+            run.id,
+            f"{run.created_at:%Y-%m-%d %H:%M}",
+            str(run.config.get("profile", _DASH)),
+            str(run.config.get("proposer", {}).get("kind", _DASH)),
+            run.state,
+            run.stop_reason or _DASH,
+            duration(run.elapsed_s),
+            str(funnel.measured),
+        )
+    return table
+
+
+def print_detail(detail: ArchitectureDetail, console: Console) -> None:
+    """One architecture: what it is, how it was judged, what it scored, and its code."""
+    row = detail.architecture
+    print_plain(console, f"{row.name}  ({row.id}, {row.origin}, {row.state})")
+    for text in (row.motivation, row.expectation, row.reason):
+        if text:
+            print_plain(console, text)
+    for kind, relatives in (("parents", detail.parents), ("children", detail.children)):
+        if relatives:
+            named = ", ".join(f"{relative.name} ({relative.kind})" for relative in relatives)
+            print_plain(console, f"{kind}: {named}")
+    console.print(_gates_table(detail))
+    if detail.trials:
+        console.print(_trials_table(detail))
+    console.print(Syntax(row.source, "python", theme="ansi_light", background_color="default"))
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """What --dry-run shows: work, model calls with their price, settings, the first prompt."""
+    if as_json:
+        print_json(asdict(plan))
+        return
+    wanted = "no limit" if plan.n_candidates is None else str(plan.n_candidates)
+    print(f"device       {plan.device}")
+    print(f"baselines    {plan.n_baselines}")
+    print(f"candidates   {wanted}")
+    print(f"trials       at most {_whole(plan.n_trials_at_most)}")
+    print(f"tokens       at most {_whole(plan.tokens_at_most)}")
+    if plan.llm_calls is not None:
+        least, most = plan.llm_calls
+        usd = plan.llm_usd
+        price = f"${usd[0]:.2f} to ${usd[1]:.2f}" if usd else "cost unknown: no prices configured"
+        print(f"model calls  {least:,} to {most:,} ({price})")
+    print("settings")
+    print(json.dumps(plan.config, indent=2))
+    if plan.first_prompt is not None:
+        print("first prompt")
+        print(plan.first_prompt)
+
+
+def print_replay_hint(which: str, store: str | None) -> None:
+    """How to load an architecture in Python."""
+    given = f", store={store!r}" if store else ""
+    print("import linearch")
+    print(f"Mixer = linearch.load_mixer({which!r}{given})")
+    print(f"model = linearch.load_model({which!r}, weights=True{given})")
+
+
+def print_verification(found: Verification) -> None:
+    """Both numbers, how near they had to be, and what differs around them."""
+    repeated = _DASH if found.repeated_bpb is None else f"{found.repeated_bpb:.6f}"
+    verdict = "reproduced" if found.is_reproduced else "NOT reproduced"
+    allowed = _DASH if found.tolerance_bpb is None else f"{found.tolerance_bpb:.2g}"
+    print(f"{found.name} (trial {found.trial_id})")
+    print(f"stored {found.stored_bpb:.6f}, repeated {repeated} bits per byte: {verdict}")
+    print(f"allowed difference {allowed}")
+    for name, (then, now) in found.differences.items():
+        print(f"differs: {name} was {then}, is {now}")
+    if found.reason:
+        print(found.reason)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """One line for each thing looked at."""
+    for finding in findings:
+        print(f"{'ok  ' if finding.is_ok else 'FAIL'}  {finding.subject:8} {finding.text}")
+
+
+def size(n_bytes: float | None) -> str:
+    """`1.5 KiB`, `12 MiB`, or a dash where unknown."""
+    if n_bytes is None:
+        return _DASH
+    for unit in ("B", "KiB", "MiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} GiB"
+
+
+def _cells(row: LeaderboardRow, *, is_tied: bool) -> tuple[str, ...]:
+    rank = _DASH if row.rank is None else f"{'=' if is_tied else ''}{row.rank}"
+    return (
+        rank,
+        row.name,
+        "reference" if row.is_reference else row.origin,
+        _whole(row.rung),
+        _DASH if row.val_bpb is None else f"{row.val_bpb:.3f}",
+        _DASH if row.delta is None else f"{row.delta:+.3f}",
+        _DASH if row.recall_mqar is None else f"{row.recall_mqar:.0%}",
+        _whole(row.n_params),
+        size(row.state_bytes),
+        _whole(row.tokens_per_s),
+        row.id,
+    )
+
+
+def _gates_table(detail: ArchitectureDetail) -> Table:
+    table = Table(title="Gates", header_style="bold", title_justify="left")
+    for heading in ("gate", "verdict", "seconds", "evidence"):
+        table.add_column(heading)
+    for gate in detail.gates:
+        verdict = "passed" if gate.passed else f"FAILED: {gate.reason}"
+        seconds = _DASH if gate.duration_s is None else f"{gate.duration_s:.2f}"
+        evidence = ", ".join(f"{name} {_short(value)}" for name, value in gate.evidence.items())
+        table.add_row(gate.gate, verdict, seconds, evidence)
+    return table
+
+
+def _trials_table(detail: ArchitectureDetail) -> Table:
+    table = Table(title="Trials", header_style="bold", title_justify="left")
+    for heading in ("trial", "task", "rung", "tokens", "seed", "lr", "state", "result", "device"):
+        table.add_column(heading)
+    for item in detail.trials:
+        trial = item.trial
+        shown = (f"{name} {_short(value)}" for name, value in sorted(item.metrics.items()))
+        table.add_row(
+            trial.id,
+            trial.task,
+            str(trial.rung),
+            f"{trial.tokens:,}",
+            str(trial.seed),
+            f"{trial.learning_rate:g}",
+            trial.status or trial.state,
+            trial.reason or ", ".join(shown),
+            trial.device or _DASH,
+        )
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _whole(value: float | None) -> str:
+    return _DASH if value is None else f"{value:,.0f}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not plain data")

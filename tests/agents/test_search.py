@@ -1,0 +1,330 @@
+"""The search loop over a real store, with workers and a proposer that answer from a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from linearch.agents.board import Board
+from linearch.agents.intake import Intake
+from linearch.agents.progress import Silent
+from linearch.agents.proposers.baselines import baseline_proposals
+from linearch.agents.proposers.proposal import Evidence, Proposal
+from linearch.agents.restore import restore_board
+from linearch.agents.search import Ending, Search
+from linearch.config import RunConfig, validate_config
+from linearch.db import Store
+from linearch.errors import ProposalError
+from linearch.evaluator.ray_pool import Finished, JudgeJob, TrialJob
+from linearch.evaluator.results import GateResult, Judgement, TrialResult
+
+SOURCE = """
+import torch
+from torch import Tensor, nn
+
+
+class Mixer(nn.Module):
+    def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, state: dict[str, Tensor] | None = None):
+        return self.out(x) * {scale}, {{}}
+"""
+
+
+class Workers:
+    """Two workers that answer at once, as `answer` says; None stands for a worker that died."""
+
+    slots = 2
+
+    def __init__(self, answer: Callable[[JudgeJob | TrialJob], Judgement | TrialResult | None]):
+        self._answer = answer
+        self._jobs: list[JudgeJob | TrialJob] = []
+        self.ran: list[JudgeJob | TrialJob] = []
+
+    @property
+    def idle(self) -> int:
+        return self.slots - len(self._jobs)
+
+    def submit(self, job: JudgeJob | TrialJob) -> None:
+        assert self.idle > 0
+        self._jobs.append(job)
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        del timeout_s
+        job = self._jobs.pop(0)
+        self.ran.append(job)
+        value = self._answer(job)
+        return [Finished(job=job, value=value, infra_error=None if value else "the worker died")]
+
+
+class Script:
+    """Proposes a new source each time, or what `at` says for an index."""
+
+    concurrency = 1
+
+    def __init__(
+        self, at: dict[int, str | ProposalError] | None = None, repaired: str = ""
+    ) -> None:
+        self.at, self.repaired = at or {}, repaired
+        self.asked: list[Evidence] = []
+        self.repairs: list[tuple[str, str]] = []
+
+    def propose(self, evidence: Evidence, index: int) -> Proposal:
+        self.asked.append(evidence)
+        source = self.at.get(index, SOURCE.format(scale=f"{index}.5"))
+        if isinstance(source, ProposalError):
+            raise source
+        return proposal(f"mixer {index}", source)
+
+    def repair(self, failed: Proposal, check: str, reason: str) -> Proposal | None:
+        self.repairs.append((check, reason))
+        return proposal(f"{failed.name} mended", self.repaired) if self.repaired else None
+
+
+def proposal(name: str, source: str) -> Proposal:
+    return Proposal(name=name, motivation="", expectation="", source=source, origin="grammar")
+
+
+def sound() -> Judgement:
+    passed = GateResult(gate="causality", passed=True)
+    return Judgement(results=(passed,), mlp_width=16, n_params=1000, state_bytes=64)
+
+
+def unsound() -> Judgement:
+    return Judgement(results=(GateResult(gate="causality", passed=False, reason="it leaks"),))
+
+
+def score(job: TrialJob) -> TrialResult:
+    """Better with more tokens and worse with the seed; the checkpoint tells what it came from."""
+    value = 4.0 - job.spec.rung + 0.01 * job.spec.seed
+    name = "val_bpb" if job.spec.task == "corpus" else "recall_mqar"
+    return TrialResult(
+        status="done",
+        metrics={name: value, "tokens_per_s": 1000.0},
+        checkpoint=f"{job.key}".encode(),
+        wall_s=0.01,
+        device="cpu",
+    )
+
+
+def all_is_well(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+    return sound() if isinstance(job, JudgeJob) else score(job)
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    return validate_config(
+        {
+            "baselines": ["linear_attention", "gated_deltanet"],
+            "ladder": {"rung_tokens": [10, 40], "promote_fraction": 0.5},
+            "recall": {"enabled": False},
+            "budget": {"max_candidates": 4},
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "linearch.db") as opened:
+        yield opened
+
+
+def search(
+    store: Store,
+    config: RunConfig,
+    workers: Workers,
+    proposer: Script,
+    run_id: str | None = None,
+) -> tuple[Search, str, Board]:
+    run_id = run_id or store.create_run(config.model_dump(mode="json"), {}, config.seed)
+    epoch = store.claim_run(run_id)
+    store.requeue_orphans(run_id)
+    board = Board(seed=config.seed, n_rungs=2, objectives=config.objectives)
+    restore_board(store, run_id, board)
+    if not board.baselines:
+        intake = Intake(store, run_id, board, config.gates.max_source_bytes)
+        for known, is_reference in baseline_proposals(config.baselines):
+            intake.admit_proposal(known, is_reference=is_reference)
+    made = Search(
+        config=config,
+        store=store,
+        run_id=run_id,
+        epoch=epoch,
+        board=board,
+        pool=workers,  # type: ignore[arg-type]
+        proposer=proposer,
+        observer=Silent(),
+    )
+    return made, run_id, board
+
+
+def run(
+    store: Store, config: RunConfig, workers: Workers, proposer: Script, run_id: str | None = None
+) -> tuple[Ending, str]:
+    made, run_id, _ = search(store, config, workers, proposer, run_id)
+    return made.run(), run_id
+
+
+def test_a_search_measures_baselines_noise_and_every_wanted_candidate(
+    store: Store, config: RunConfig
+) -> None:
+    ending, run_id = run(store, config, Workers(all_is_well), Script())
+    assert ending.state == "finished"
+    rows = {row.name: row for row in store.queries.leaderboard(run_id)}
+    assert rows["linear_attention"].rung == rows["gated_deltanet"].rung == 1
+    assert rows["gated_deltanet"].n_seeds == config.ladder.noise_seeds
+    candidates = [row for row in rows.values() if not row.is_baseline]
+    assert len(candidates) == 4
+    assert sum(row.rung == 1 for row in candidates) == 2  # half of them climbed
+    floors = {row.rung: row.n for row in store.queries.statistics(run_id, "noise_floor")}
+    assert floors == {0: 3, 1: 3}
+    assert all(row.rank is not None and row.pareto_rank is not None for row in rows.values())
+
+
+def test_a_later_rung_continues_from_the_checkpoint_below_it(
+    store: Store, config: RunConfig
+) -> None:
+    workers = Workers(all_is_well)
+    run(store, config, workers, Script())
+    trials = {job.key: job.spec for job in workers.ran if isinstance(job, TrialJob)}
+    climbed = [spec for spec in trials.values() if spec.rung == 1]
+    assert climbed
+    for spec in climbed:
+        assert spec.checkpoint is not None
+        below = trials[spec.checkpoint.decode()]
+        assert (below.source, below.seed, below.rung) == (spec.source, spec.seed, 0)
+
+
+def test_rejected_candidates_are_stored_with_their_reason_and_replaced(
+    store: Store, config: RunConfig
+) -> None:
+    def leaks(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        is_leaky = isinstance(job, JudgeJob) and "* 1.5" in job.source
+        return unsound() if is_leaky else all_is_well(job)
+
+    at: dict[int, str | ProposalError] = {
+        0: "import os",
+        2: SOURCE.format(scale="7"),
+        3: SOURCE.format(scale="7"),
+        4: ProposalError("nothing came to mind"),
+    }
+    _, run_id = run(store, config, Workers(leaks), Script(at))
+    funnel = store.queries.funnel(run_id)
+    assert funnel.rejected == {"source": 1, "causality": 1}
+    assert (funnel.duplicates, funnel.invalid) == (1, 1)
+    assert funnel.measured == config.budget.max_candidates
+    rejected = {row.rejected_by: row.reason for row in store.queries.leaderboard(run_id)}
+    assert rejected["causality"] == "it leaks"
+
+
+def test_a_failed_proposal_gets_one_repair_round_with_the_reason(
+    store: Store, config: RunConfig
+) -> None:
+    proposer = Script({0: "import os"}, repaired=SOURCE.format(scale="99"))
+    _, run_id = run(store, config, Workers(all_is_well), proposer)
+    ((check, reason),) = proposer.repairs
+    assert check == "source"
+    assert "Mixer" in reason or "os" in reason
+    mended = store.queries.architecture("mixer 0 mended", run_id)
+    assert [(parent.name, parent.kind) for parent in mended.parents] == [("mixer 0", "repair")]
+
+
+def test_proposers_see_measurements_and_failures(store: Store, config: RunConfig) -> None:
+    proposer = Script({0: "import os"})
+    run(store, config, Workers(all_is_well), proposer)
+    last = proposer.asked[-1]
+    assert {row.name for row in last.baselines} == set(config.baselines)
+    assert any(row.rung_0_val_bpb == 4.0 for row in last.candidates)
+    assert any(row.state == "rejected" and row.reason for row in last.candidates)
+
+
+def test_a_worker_that_dies_costs_an_attempt_and_not_the_candidate(
+    store: Store, config: RunConfig
+) -> None:
+    deaths = iter([True, False, True, True, False])
+
+    def dies_sometimes(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        return None if next(deaths, False) else all_is_well(job)
+
+    _, run_id = run(store, config, Workers(dies_sometimes), Script())
+    assert all(row.val_bpb is not None for row in store.queries.leaderboard(run_id))
+
+
+def test_a_trial_that_always_kills_its_worker_is_given_up(store: Store, config: RunConfig) -> None:
+    def poison(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        is_poison = isinstance(job, TrialJob) and "* 0.5" in job.spec.source
+        return None if is_poison else all_is_well(job)
+
+    ending, run_id = run(store, config, Workers(poison), Script())
+    assert ending.state == "finished"
+    row = store.queries.architecture("mixer 0", run_id)
+    (trial,) = row.trials
+    assert (trial.trial.status, trial.trial.attempts) == ("infra", config.workers.max_attempts)
+    assert row.architecture.state == "failed"
+
+
+def test_an_interrupted_search_resumes_without_losing_or_doubling_a_trial(
+    store: Store, config: RunConfig
+) -> None:
+    first = Workers(all_is_well)
+    made, run_id, _ = search(store, config, first, Script())
+    first._answer = lambda job: (
+        made.interrupt() if len(first.ran) == 6 else None,
+        all_is_well(job),
+    )[1]
+    assert made.run().state == "interrupted"
+    assert len(first.ran) < 12
+    second = Workers(all_is_well)
+    ending, _ = run(store, config, second, Script(), run_id)
+    assert ending.state == "finished"
+    keys = [job.key for job in [*first.ran, *second.ran]]
+    assert len(keys) == len(set(keys))
+    assert store.queries.funnel(run_id).measured == config.budget.max_candidates
+
+
+def test_a_killed_search_repeats_only_what_was_running(store: Store, config: RunConfig) -> None:
+    class Killed(BaseException):
+        pass
+
+    first = Workers(all_is_well)
+    made, run_id, _ = search(store, config, first, Script())
+
+    def dies_with_its_driver(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        if len(first.ran) == 8:
+            raise Killed
+        return all_is_well(job)
+
+    first._answer = dies_with_its_driver
+    with pytest.raises(Killed):
+        made.run()
+    done_before = {trial.id for trial in store.trials(run_id) if trial.state == "done"}
+    second = Workers(all_is_well)
+    run(store, config, second, Script(), run_id)
+    repeated = {job.key.split(" ")[-1] for job in second.ran if isinstance(job, TrialJob)}
+    assert done_before
+    assert not done_before & repeated
+    assert all(trial.state == "done" for trial in store.trials(run_id))
+
+
+def test_a_search_out_of_time_starts_nothing_more(store: Store, config: RunConfig) -> None:
+    config = validate_config(
+        {**config.model_dump(), "budget": {"max_candidates": 4, "max_minutes": 1e-9}}
+    )
+    workers = Workers(all_is_well)
+    ending, _ = run(store, config, workers, Script())
+    assert ending.budget_is_spent
+    assert not workers.ran
+
+
+def test_a_proposer_without_ideas_ends_the_search(store: Store, config: RunConfig) -> None:
+    class Dry(Script):
+        def propose(self, evidence: Evidence, index: int) -> Proposal:
+            raise ProposalError("nothing left")
+
+    ending, run_id = run(store, config, Workers(all_is_well), Dry())
+    assert "in a row" in ending.reason
+    assert store.queries.funnel(run_id).baselines_measured == 2
