@@ -41,11 +41,9 @@ def leaderboard(
     """The architectures of a run, best first."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from .agents.standings import noise_floors
     from .api import open_run
-    from .tables import leaderboard_table, print_json, unscored_table
+    from .tables import leaderboard_table, print_json, terminal, unscored_table
 
     opened, found = open_run(run, store=store)
     with opened:
@@ -53,8 +51,8 @@ def leaderboard(
         if as_json:
             print_json([asdict(row) for row in rows])
             return
-        console = Console()
-        console.print(leaderboard_table(rows, noise_floors(opened, found.id)))
+        console = terminal()
+        console.print(leaderboard_table(rows, noise_floors(opened, found.id), console.width))
         if everything:
             console.print(unscored_table(rows))
 
@@ -64,10 +62,8 @@ def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """All runs of a store, newest first."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from .db import Store
-    from .tables import print_json, runs_table
+    from .tables import print_json, runs_table, terminal
 
     with Store.open(store, create=False) as opened:
         found = opened.runs()
@@ -75,7 +71,7 @@ def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
             print_json([asdict(row) for row in found])
             return
         funnels = [opened.queries.funnel(row.id) for row in found]
-        Console().print(runs_table(found, funnels))
+        terminal().print(runs_table(found, funnels))
 
 
 @app.command()
@@ -83,14 +79,12 @@ def show(which: Which, store: StoreOption = None, as_json: JsonOption = False) -
     """One architecture: gates, trials, lineage and code. Renders the code, never runs it."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from .db import Store
-    from .tables import print_detail, print_json
+    from .tables import print_detail, print_json, terminal
 
     with Store.open(store, create=False) as opened:
         detail = opened.queries.architecture(which)
-        print_json(asdict(detail)) if as_json else print_detail(detail, Console())
+        print_json(asdict(detail)) if as_json else print_detail(detail, terminal())
 
 
 @app.command()

@@ -105,8 +105,6 @@ def _corpus() -> Finding:
 
 
 def _sandbox() -> Finding:
-    from .evaluator.sandbox import active_layers
+    from .evaluator.sandbox.limits import LAYERS
 
-    layers = active_layers()
-    text = f"own process, empty environment, deadlines; {', '.join(layers) or 'nothing more'}"
-    return Finding(subject="sandbox", is_ok=True, text=text)
+    return Finding(subject="sandbox", is_ok=sys.platform == "linux", text=", ".join(LAYERS))

@@ -98,13 +98,11 @@ def _settings(pairs: list[str], options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _search(request: Any, as_json: bool) -> int:
-    from rich.console import Console
-
     from .agents.start import run_search
     from .progress import progress_for
-    from .tables import print_outcome
+    from .tables import print_outcome, terminal
 
-    console = Console(stderr=as_json)
+    console = terminal(stderr=as_json)
     with progress_for(console, plain=as_json) as observer:
         outcome = run_search(request, observer)
     print_outcome(outcome, console, as_json=as_json)

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from .agents.plan import Plan
-from .agents.start import Outcome
-from .agents.verification import Verification
-from .db import ArchitectureDetail, LeaderboardRow, RunRow
-from .doctor import Finding
 from .progress import duration
 
+if TYPE_CHECKING:
+    from .agents.plan import Plan
+    from .agents.start import Outcome
+    from .agents.verification import Verification
+    from .db import ArchitectureDetail, LeaderboardRow, RunRow
+    from .doctor import Finding
+
 _DASH = "–"
+_PIPE_WIDTH = 160  # of a table in a pipe or a file
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """A console; off a terminal a wide one, since nothing there is only 80 columns."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:
@@ -34,7 +45,7 @@ def print_outcome(outcome: Outcome, console: Console, *, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(outcome), "rows": [asdict(row) for row in outcome.rows]})
         return
-    console.print(leaderboard_table(outcome.rows, outcome.noise_bpb))
+    console.print(leaderboard_table(outcome.rows, outcome.noise_bpb, console.width))
     rejected = sum(outcome.funnel["rejected"].values())
     console.print(
         f"{outcome.funnel['proposed']} proposed, {outcome.funnel['duplicates']} duplicates, "
@@ -53,24 +64,29 @@ def print_plain(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def leaderboard_table(rows: Iterable[LeaderboardRow], noise_bpb: dict[int, float]) -> Table:
-    """Scored rows, best first; rows that the noise cannot tell apart share a rank, marked `=`."""
-    rows = list(rows)
+def leaderboard_table(
+    rows: Iterable[LeaderboardRow], noise_bpb: dict[int, float], width: int
+) -> Table:
+    """Scored rows, best first; rows that the noise cannot tell apart share a rank, marked `=`.
+
+    `width` in characters decides how many columns are shown.
+    """
     scored = [row for row in rows if row.val_bpb is not None]
     noise = ", ".join(f"rung {rung} ± {value:.3f}" for rung, value in sorted(noise_bpb.items()))
     table = Table(
-        title="Leaderboard: validation bits per byte, lower is better",
+        title="Validation bits per byte, lower is better",
         caption=f"seed noise: {noise or 'not measured'}; = tied within it; cyan: baselines",
         header_style="bold",
+        box=SIMPLE_HEAD,
     )
-    headings = ("rank", "name", "by", "rung", "val_bpb", "Δ baseline", "recall", "params")
-    for heading in (*headings, "state", "tokens/s", "id"):
-        is_text = heading in {"name", "by", "id"}
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
-    tied = [row.tie for row in scored]
+    columns = [column for column in _COLUMNS if width >= column.needs_width]
+    for column in columns:
+        table.add_column(column.heading, justify=column.justify, no_wrap=True)
+    groups = Counter(row.tie for row in scored)
     for row in scored:
         style = "dim cyan" if row.is_reference else "cyan" if row.is_baseline else ""
-        table.add_row(*_cells(row, is_tied=tied.count(row.tie) > 1), style=style)
+        tied = groups[row.tie] > 1
+        table.add_row(*(column.cell(row, tied) for column in columns), style=style)
     return table
 
 
@@ -185,21 +201,38 @@ def size(n_bytes: float | None) -> str:
     return f"{n_bytes:.1f} GiB"
 
 
-def _cells(row: LeaderboardRow, *, is_tied: bool) -> tuple[str, ...]:
-    rank = _DASH if row.rank is None else f"{'=' if is_tied else ''}{row.rank}"
-    return (
-        rank,
-        row.name,
-        "reference" if row.is_reference else row.origin,
-        _whole(row.rung),
-        _DASH if row.val_bpb is None else f"{row.val_bpb:.3f}",
-        _DASH if row.delta is None else f"{row.delta:+.3f}",
-        _DASH if row.recall_mqar is None else f"{row.recall_mqar:.0%}",
-        _whole(row.n_params),
-        size(row.state_bytes),
-        _whole(row.tokens_per_s),
-        row.id,
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Column:
+    """A leaderboard column; `cell` gets the row and whether its rank is shared."""
+
+    heading: str
+    cell: Callable[[LeaderboardRow, bool], str]
+    needs_width: int = 0
+    justify: Literal["left", "right"] = "right"
+
+
+def _rank(row: LeaderboardRow, is_tied: bool) -> str:
+    return _DASH if row.rank is None else f"{'=' if is_tied else ''}{row.rank}"
+
+
+def _origin(row: LeaderboardRow, is_tied: bool) -> str:
+    del is_tied
+    return "reference" if row.is_reference else row.origin
+
+
+_COLUMNS = (
+    _Column(heading="rank", cell=_rank),
+    _Column(heading="name", cell=lambda row, _: row.name, justify="left"),
+    _Column(heading="by", cell=_origin, justify="left", needs_width=100),
+    _Column(heading="rung", cell=lambda row, _: _whole(row.rung)),
+    _Column(heading="val_bpb", cell=lambda row, _: _fixed(row.val_bpb, ".3f")),
+    _Column(heading="Δ baseline", cell=lambda row, _: _fixed(row.delta, "+.3f"), needs_width=120),
+    _Column(heading="recall", cell=lambda row, _: _fixed(row.recall_mqar, ".0%"), needs_width=90),
+    _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=90),
+    _Column(heading="state", cell=lambda row, _: size(row.state_bytes)),
+    _Column(heading="tokens/s", cell=lambda row, _: _whole(row.tokens_per_s)),
+    _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=150),
+)
 
 
 def _gates_table(detail: ArchitectureDetail) -> Table:
@@ -237,6 +270,10 @@ def _trials_table(detail: ArchitectureDetail) -> Table:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _fixed(value: float | None, form: str) -> str:
+    return _DASH if value is None else format(value, form)
 
 
 def _whole(value: float | None) -> str:

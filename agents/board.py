@@ -78,6 +78,15 @@ class Candidate:
         ]
         return min(scored, key=lambda trial: trial.val_bpb or 0.0, default=None)
 
+    def recall(self, seed: int) -> float | None:
+        """The best share recalled over learning rates; None before it was probed."""
+        found = [
+            trial.metrics.get("recall_mqar")
+            for key, trial in self.trials.items()
+            if key.task == "mqar" and key.seed == seed and trial.state == "done"
+        ]
+        return max((value for value in found if value is not None), default=None)
+
     def top_rung(self, seed: int, n_rungs: int) -> int | None:
         """The highest rung with a score."""
         return next((r for r in reversed(range(n_rungs)) if self.best(r, seed)), None)
@@ -137,7 +146,11 @@ class Board:
                 reason=candidate.reason,
                 genome=candidate.genome,
                 rung=rung,
-                metrics={**candidate.sizes, **(best.metrics if best else {})},
+                metrics={
+                    **candidate.sizes,
+                    **(best.metrics if best else {}),
+                    "recall_mqar": candidate.recall(self.seed),
+                },
                 rung_0_val_bpb=first.val_bpb if first else None,
                 parent_ids=candidate.parent_ids,
             )

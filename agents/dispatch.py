@@ -17,12 +17,14 @@ _JUDGE_PRIORITY = -1.0  # before any training of the same class
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """A job that is booked. `check` is set where the candidate was rejected by it just now."""
+    """A job that is booked. `check` is set where the candidate was rejected by it just now;
+    `infra_error` where the machinery failed and nothing was learnt."""
 
     candidate: Candidate
     note: str
     is_trial: bool
     check: str | None = None
+    infra_error: str | None = None
 
 
 class Dispatcher:
@@ -68,6 +70,8 @@ class Dispatcher:
 
     def collect(self, timeout_s: float) -> list[Ended]:
         """Books the jobs that ended within `timeout_s`."""
+        if not self._running:
+            return []
         return [self._book(finished) for finished in self._pool.wait(timeout_s)]
 
     def _next_unjudged(self) -> Candidate | None:
@@ -159,9 +163,8 @@ class Dispatcher:
             self._store.add_event(
                 self._run_id, "infra", {"architecture_id": candidate.id, "reason": error}
             )
-            return Ended(
-                candidate=candidate, note=f"{candidate.name}: gates broke: {error}", is_trial=False
-            )
+            note = f"{candidate.name}: the gates could not run: {error}"
+            return Ended(candidate=candidate, note=note, is_trial=False, infra_error=error or "")
         self._store.record_judgement(candidate.id, judgement)
         candidate.mlp_width = judgement.mlp_width
         candidate.sizes = {"n_params": judgement.n_params, "state_bytes": judgement.state_bytes}
@@ -180,7 +183,7 @@ class Dispatcher:
         )
         trial.state = "queued" if queued else "failed"
         note = f"{candidate.name} {_describe(trial)}: the machinery failed: {reason}"
-        return Ended(candidate=candidate, note=note, is_trial=True)
+        return Ended(candidate=candidate, note=note, is_trial=True, infra_error=reason)
 
     def _book_trial(self, candidate: Candidate, trial: Trial, result: TrialResult) -> Ended:
         assert trial.epoch is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import ProposalError
@@ -21,18 +22,17 @@ class Outcome:
 
 
 class ProposalDesk:
-    """Asks one proposer, several requests at a time where it allows that."""
+    """Asks one proposer, several requests at a time where it allows that.
+
+    The threads are daemons: a model may think for an hour, and a search that ends does not wait.
+    """
 
     def __init__(self, proposer: Proposer, *, next_index: int) -> None:
         self._proposer = proposer
         self._next_index = next_index
+        self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self.concurrency = proposer.concurrency
-        self._threads = ThreadPoolExecutor(proposer.concurrency, thread_name_prefix="proposer")
-        self._pending: dict[Future[Proposal | None], str | None] = {}
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._pending)
+        self.in_flight = 0
 
     @property
     def has_room(self) -> bool:
@@ -40,41 +40,46 @@ class ProposalDesk:
 
     def ask(self, evidence: Evidence) -> None:
         """Requests one new proposal."""
-        future = self._threads.submit(self._proposer.propose, evidence, self._next_index)
+        index = self._next_index
         self._next_index += 1
-        self._pending[future] = None
+        self._start(lambda: self._proposer.propose(evidence, index), repaired=None)
 
     def ask_repair(self, proposal: Proposal, check: str, reason: str, failed_id: str) -> None:
         """Requests a mended version of a proposal that failed `check`."""
-        future = self._threads.submit(self._proposer.repair, proposal, check, reason)
-        self._pending[future] = failed_id
+        self._start(lambda: self._proposer.repair(proposal, check, reason), repaired=failed_id)
 
-    def collect(self) -> list[Outcome]:
-        """The requests that ended since the last call; never waits.
+    def collect(self, timeout_s: float = 0.0) -> list[Outcome]:
+        """The requests that ended, waiting up to `timeout_s` for a first one.
 
-        A repair that the proposer does not offer is no outcome.
+        A repair that the proposer does not offer is no outcome. Raises what a proposer raises
+        beside ProposalError: that is a fault of ours.
         """
-        ended = [future for future in self._pending if future.done()]
-        outcomes = [self._outcome(future, self._pending.pop(future)) for future in ended]
-        return [outcome for outcome in outcomes if outcome.proposal or outcome.error]
-
-    def wait(self, timeout_s: float) -> None:
-        """Returns when a request has ended, or after `timeout_s`."""
-        if self._pending:
-            wait(list(self._pending), timeout=timeout_s, return_when="FIRST_COMPLETED")
-        else:
-            threading.Event().wait(timeout_s)
-
-    def close(self) -> None:
-        """Drops what has not started; a request under way ends on its own and is ignored."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    @staticmethod
-    def _outcome(future: Future[Proposal | None], repaired: str | None) -> Outcome:
+        outcomes = []
         try:
-            proposal = future.result()
-        except ProposalError as error:
-            calls = tuple(getattr(error, "calls", ()))
-            return Outcome(proposal=None, calls=calls, error=error, repaired=repaired)
-        calls = proposal.llm_calls if proposal is not None else ()
-        return Outcome(proposal=proposal, calls=calls, repaired=repaired)
+            while True:
+                ended = self._ended.get(timeout=timeout_s) if timeout_s else self._ended.get(False)
+                timeout_s = 0.0
+                self.in_flight -= 1
+                if isinstance(ended, BaseException):
+                    raise ended
+                if ended.proposal is not None or ended.error is not None:
+                    outcomes.append(ended)
+        except queue.Empty:
+            return outcomes
+
+    def _start(self, request: Callable[[], Proposal | None], *, repaired: str | None) -> None:
+        def answer() -> None:
+            try:
+                proposal = request()
+            except ProposalError as error:
+                calls = tuple(getattr(error, "calls", ()))
+                ended = Outcome(proposal=None, calls=calls, error=error, repaired=repaired)
+                self._ended.put(ended)
+            except BaseException as error:  # noqa: BLE001 - the driver's thread raises it again
+                self._ended.put(error)
+            else:
+                calls = proposal.llm_calls if proposal is not None else ()
+                self._ended.put(Outcome(proposal=proposal, calls=calls, repaired=repaired))
+
+        self.in_flight += 1
+        threading.Thread(target=answer, name="proposer", daemon=True).start()

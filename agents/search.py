@@ -30,6 +30,7 @@ _WAIT_S = 0.2
 _REFRESH_S = 1.0
 _HEARTBEAT_S = 5.0
 _FRUITLESS_LIMIT = 25  # proposals in a row without a new sound candidate
+_INFRA_LIMIT = 8  # jobs in a row that the machinery failed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,7 @@ class Search:
             gpu_share=gpu_share,
         )
         self._repairable: dict[str, Proposal] = {}  # proposals of this session by architecture
-        self._fruitless = 0
+        self._fruitless = self._infra_failures = 0
         self._draining: str | None = None
         self._budget_is_spent = False
         self._interrupts = 0
@@ -95,13 +96,18 @@ class Search:
             self._decide_to_drain()
             if self._draining is None:
                 self._request_proposals()
-                while self._dispatcher.start_next(self._budget.remaining_s(self._spent())):
-                    pass
+                self._start_jobs()
             self._collect()
             self._refresh()
-        self._desk.close()
         self._refresh(force=True)
         return self._ending()
+
+    def _start_jobs(self) -> None:
+        remaining_s = self._budget.remaining_s(self._spent())
+        while self._dispatcher.start_next(remaining_s):
+            pass
+        if not self._dispatcher.running and self._dispatcher.backlog():
+            self._draining = "no further trial fits into the time that is left"
 
     def _is_over(self) -> bool:
         if self._interrupts > 1:
@@ -139,7 +145,8 @@ class Search:
         return expected < wanted
 
     def _admit_proposals(self) -> None:
-        for outcome in self._desk.collect():
+        idle = not self._dispatcher.running and self._refreshed_s > 0
+        for outcome in self._desk.collect(_WAIT_S if idle else 0.0):
             admission = self._intake.admit(outcome)
             self._observer.note(admission.note)
             self._after_admission(outcome, admission)
@@ -175,14 +182,17 @@ class Search:
             self._draining = f"{self._fruitless} proposals in a row gave no new sound candidate"
 
     def _collect(self) -> None:
-        if not self._dispatcher.running:
-            self._desk.wait(_WAIT_S)
-            return
         for ended in self._dispatcher.collect(_WAIT_S):
             self._observer.note(ended.note)
             self._after_end(ended)
 
     def _after_end(self, ended: Ended) -> None:
+        self._infra_failures = self._infra_failures + 1 if ended.infra_error is not None else 0
+        if self._infra_failures >= _INFRA_LIMIT:
+            raise LinearchError(
+                f"{_INFRA_LIMIT} jobs in a row failed for no fault of a candidate, the last with: "
+                f"{ended.infra_error}. Run `linearch doctor`, then resume the run."
+            )
         if ended.candidate.is_baseline:
             return
         if ended.check is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from ..config import RunConfig
 from ..errors import PreflightError
 from .results import Judgement, TrialResult, TrialSpec
 
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|LINEARCH_STORE", re.IGNORECASE)
+_SECRET = re.compile(r"^(?!RAY_).*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)|^LINEARCH_STORE$", re.I)
+_MESSAGE = 400  # characters of Ray's own explanations, which run to pages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,12 @@ class RayPool:
         self, config: RunConfig, *, device: str, folder: Path, address: str | None = None
     ) -> None:
         self._config, self._device, self._folder = config, device, folder
-        self._ray = _start_ray(config, device, address)
+        # Ray puts the driver's working folder first on its workers' path, where this repository's
+        # `kernels` and `agents` would shadow other packages, and they run in it: give them an empty
+        # one that lives as long as they do (libraries fail to load in a folder that is gone).
+        self._home = tempfile.TemporaryDirectory(prefix="linearch-ray-", ignore_cleanup_errors=True)
+        with contextlib.chdir(self._home.name), _without_secrets():
+            self._ray = _start_ray(config, device, address)
         self.slots = self._count_slots(is_cluster=address is not None)
         self._idle = [self._new_worker() for _ in range(self.slots)]
         self._running: dict[Any, tuple[Any, JudgeJob | TrialJob]] = {}
@@ -87,6 +94,7 @@ class RayPool:
     def close(self) -> None:
         """Ends all workers and what runs in them, at once."""
         self._ray.shutdown()
+        self._home.cleanup()
 
     def _collect(self, reference: Any) -> Finished:
         worker, job = self._running.pop(reference)
@@ -95,7 +103,9 @@ class RayPool:
         except self._ray.exceptions.RayError as error:
             self._ray.kill(worker)
             self._idle.append(self._new_worker())
-            return Finished(job=job, value=None, infra_error=str(error).strip().splitlines()[-1])
+            return Finished(
+                job=job, value=None, infra_error=" ".join(str(error).split())[:_MESSAGE]
+            )
         self._idle.append(worker)
         return Finished(job=job, value=value)
 
@@ -138,6 +148,9 @@ class _Worker:
 def _start_ray(config: RunConfig, device: str, address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None and "RAY_AUTH_MODE" not in os.environ:
+        # Whoever reaches Ray's ports can run code; Ray reads these when it is imported.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     options: dict[str, Any] = {
@@ -153,17 +166,13 @@ def _start_ray(config: RunConfig, device: str, address: str | None) -> Any:
         options["num_cpus"] = max(
             os.cpu_count() or 1, workers.trials_at_once * workers.threads_per_trial
         )
-        options["_node_ip_address"] = "127.0.0.1"
         if device == "cpu":
             options["num_gpus"] = 0
-    # Ray puts the driver's working folder first on its workers' path, where this repository's
-    # `kernels` and `agents` would shadow other packages: start from an empty folder.
-    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty), _without_secrets():
-        try:
-            ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = f"reach Ray at {address}" if address else "start a local Ray"
-            raise PreflightError(f"Cannot {where}: {error}") from error
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"reach Ray at {address}" if address else "start a local Ray"
+        raise PreflightError(f"Cannot {where}: {error}") from error
     return ray
 
 

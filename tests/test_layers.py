@@ -123,12 +123,18 @@ def test_files_and_functions_stay_small() -> None:
 
 
 def test_only_a_workers_boundary_catches_everything() -> None:
-    allowed = {"evaluator/sandbox/child.py", "evaluator/sandbox/zygote.py"}
+    allowed = {
+        "evaluator/sandbox/child.py",
+        "evaluator/sandbox/zygote.py",
+        "agents/proposing.py",  # hands what a thread raised to the thread that collects
+    }
     broad = []
     for name, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type else "everything"
-                if caught in {"everything", "Exception", "BaseException"} and name not in allowed:
+                is_broad = caught in {"everything", "Exception", "BaseException"}
+                cleans_up = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+                if is_broad and not cleans_up and name not in allowed:
                     broad.append(f"{name}:{node.lineno} catches {caught}")
     assert not broad

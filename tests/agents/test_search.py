@@ -16,7 +16,7 @@ from linearch.agents.restore import restore_board
 from linearch.agents.search import Ending, Search
 from linearch.config import RunConfig, validate_config
 from linearch.db import Store
-from linearch.errors import ProposalError
+from linearch.errors import LinearchError, ProposalError
 from linearch.evaluator.ray_pool import Finished, JudgeJob, TrialJob
 from linearch.evaluator.results import GateResult, Judgement, TrialResult
 
@@ -328,3 +328,10 @@ def test_a_proposer_without_ideas_ends_the_search(store: Store, config: RunConfi
     ending, run_id = run(store, config, Workers(all_is_well), Dry())
     assert "in a row" in ending.reason
     assert store.queries.funnel(run_id).baselines_measured == 2
+
+
+def test_machinery_that_always_fails_ends_the_search_with_what_to_do(
+    store: Store, config: RunConfig
+) -> None:
+    with pytest.raises(LinearchError, match="linearch doctor"):
+        run(store, config, Workers(lambda job: None), Script())
