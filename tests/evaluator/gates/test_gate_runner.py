@@ -1,0 +1,134 @@
+"""The loop over the gates, and the results that are not judged through a probe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from linearch.config import ModelConfig
+from linearch.errors import CandidateRejected
+from linearch.evaluator.gates import (
+    GATES,
+    ProbeFacts,
+    ProbeFailed,
+    parameter_budget,
+    rejection,
+    run_gates,
+)
+from linearch.evaluator.gates.compare import largest_difference
+from linearch.evaluator.gates.streaming import random_pieces
+from linearch.evaluator.results import GateResult
+
+
+class SilentProbe:
+    """Answers nothing; raises what it was given."""
+
+    facts = ProbeFacts(d_model=8, seq_len=16, n_layers=1, layer_index=0)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def forward(self, x, train=False):
+        raise self.error
+
+    stream = gradients = forward
+
+
+def passing(probe, config, generator):
+    return GateResult(
+        gate="passing", passed=True, evidence={"x": float(torch.rand((), generator=generator))}
+    )
+
+
+def failing(probe, config, generator):
+    return GateResult(gate="failing", passed=False, reason="No.")
+
+
+def test_a_probe_that_fails_fails_the_gate_in_progress(config):
+    (result,) = run_gates(SilentProbe(ProbeFailed("timeout", "no reply in 5 s")), config, seed=0)
+
+    assert (result.gate, result.passed) == ("shape", False)
+    assert result.evidence["kind"] == "timeout"
+    assert "no reply in 5 s" in result.reason
+
+
+def test_a_fault_of_the_machinery_is_not_the_candidates(config):
+    with pytest.raises(ConnectionError):
+        run_gates(SilentProbe(ConnectionError("the zygote is gone")), config, seed=0)
+
+
+def test_gates_run_in_order_up_to_the_first_failure(config):
+    gates = {"first": passing, "second": failing, "third": passing}
+
+    results = run_gates(SilentProbe(ValueError()), config, seed=0, gates=gates)
+
+    assert [result.gate for result in results] == ["passing", "failing"]
+    assert all(result.duration_s is not None for result in results)
+
+
+def test_a_gate_draws_the_same_whichever_gates_run_before_it(config):
+    probe = SilentProbe(ValueError())
+    alone, *_ = run_gates(probe, config, seed=4, gates={"a": passing})
+    *_, after = run_gates(probe, config, seed=4, gates={"b": passing, "a": passing})
+
+    assert replace(alone, duration_s=None) == replace(after, duration_s=None)
+
+
+def test_the_gates_that_others_rely_on_come_first():
+    assert list(GATES)[:3] == ["shape", "replay", "batch"]
+
+
+def test_evidence_is_plain_json(make_probe, config):
+    def mixer(d_model, *_):
+        return _Identity()
+
+    results = run_gates(make_probe(mixer), config, seed=0)
+
+    assert json.loads(json.dumps([result.evidence for result in results], allow_nan=False))
+
+
+class _Identity(torch.nn.Module):
+    def forward(self, x, state=None):
+        return x, {}
+
+
+@pytest.mark.parametrize(
+    ("n_params", "passed"), [(100_000, True), (101_900, True), (98_100, True), (102_100, False)]
+)
+def test_the_budget_allows_its_tolerance_and_no_more(n_params, passed):
+    model = ModelConfig(param_budget=100_000, param_tolerance=0.02)
+
+    result = parameter_budget(n_params, mlp_width=64, model=model)
+
+    assert (result.gate, result.passed) == ("parameters", passed)
+    assert (result.reason is None) is passed
+
+
+def test_a_rejection_becomes_the_failing_result_of_its_check():
+    result = rejection(CandidateRejected("source", "two public classes."))
+
+    assert (result.gate, result.passed, result.reason) == ("source", False, "two public classes.")
+
+
+@pytest.mark.parametrize("total", [1, 2, 6, 126, 1000])
+def test_random_pieces_add_up_and_hold_single_tokens(total):
+    pieces = random_pieces(total, torch.Generator().manual_seed(0))
+
+    assert sum(pieces) == total
+    assert min(pieces) == 1
+
+
+def test_a_large_constant_or_a_large_position_hides_no_difference():
+    y = torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(0))
+    y += 1e3
+    y[:, 0] *= 1e3
+    changed = y.clone()
+    changed[1, 30] += 0.1
+
+    difference = largest_difference(y, changed)
+
+    assert (difference.row, difference.position) == (1, 30)
+    assert difference.relative == pytest.approx(0.1, rel=0.2)
