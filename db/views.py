@@ -1,0 +1,219 @@
+"""What the read side returns: frozen rows made for leaderboards, pages and the search itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .rows import ArchitectureRow, ArchitectureState, StatisticRow, TrialRow
+
+SCORE_METRICS = ("val_bpb", "recall_mqar", "tokens_per_s", "step_time_s", "peak_memory_bytes")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """One finished trial with its final measurements; None where it has none."""
+
+    trial_id: str
+    architecture_id: str
+    task: str
+    rung: int
+    tokens: int
+    seed: int
+    learning_rate: float
+    finished_at: datetime
+    val_bpb: float | None
+    recall_mqar: float | None
+    tokens_per_s: float | None
+    step_time_s: float | None
+    peak_memory_bytes: float | None
+
+    def metrics(self) -> dict[str, float | None]:
+        """The measurements under the store's names."""
+        return {name: getattr(self, name) for name in SCORE_METRICS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaderboardRow:
+    """One architecture with its best supported number.
+
+    `val_bpb` is the mean over seeds at the highest rung with a score, at the learning rate where
+    that mean is lowest; `trial_ids` are the trials behind it in order of seed, `trial_id` the
+    first. Rejected architectures show no scores. `delta`, `rank`, `pareto_rank` and `tie` (a group
+    of rows within the noise floor of each other) are the driver's statistics for this rung.
+    """
+
+    id: str
+    number: int
+    name: str
+    motivation: str
+    origin: str
+    state: ArchitectureState
+    is_baseline: bool
+    is_reference: bool
+    family: str | None
+    pattern: str
+    rung: int | None = None
+    tokens: int | None = None
+    val_bpb: float | None = None
+    val_bpb_values: tuple[float, ...] = ()
+    n_seeds: int = 0
+    learning_rate: float | None = None
+    val_bpb_by_rung: dict[int, float] = field(default_factory=dict)
+    delta: float | None = None
+    delta_low: float | None = None
+    delta_high: float | None = None
+    rank: int | None = None
+    pareto_rank: int | None = None
+    tie: int | None = None
+    tokens_per_s: float | None = None
+    step_time_s: float | None = None
+    peak_memory_bytes: float | None = None
+    recall_mqar: float | None = None
+    n_params: int | None = None
+    state_bytes: int | None = None
+    trial_id: str | None = None
+    trial_ids: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    reason: str | None = None
+    rejected_by: str | None = None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateRow:
+    gate: str
+    position: int
+    passed: bool
+    reason: str | None
+    evidence: dict[str, Any]
+    duration_s: float | None
+    sandbox: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialDetail:
+    """A trial with its final metrics and, by name, its curves of (step, value)."""
+
+    trial: TrialRow
+    metrics: dict[str, float | None]
+    curves: dict[str, tuple[tuple[int, float | None], ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relative:
+    """A parent or child; `kind` says how the younger came from the older."""
+
+    id: str
+    number: int
+    name: str
+    state: ArchitectureState
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LLMCallRow:
+    id: str
+    run_id: str
+    architecture_id: str | None
+    role: str
+    model: str
+    prompt_hash: str
+    reply_hash: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    latency_s: float
+    error: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """An analysis of an architecture, or an insight of a run."""
+
+    author: str
+    body: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchitectureDetail:
+    """Everything stored about one architecture."""
+
+    architecture: ArchitectureRow
+    gates: tuple[GateRow, ...]
+    trials: tuple[TrialDetail, ...]
+    parents: tuple[Relative, ...]
+    children: tuple[Relative, ...]
+    statistics: dict[str, tuple[StatisticRow, ...]]
+    analyses: tuple[Note, ...]
+    llm_calls: tuple[LLMCallRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Funnel:
+    """How far the run's candidates got; baselines are counted apart.
+
+    `proposed` includes duplicates and invalid proposals. `sound` passed all gates; of these some
+    wait or are in `training`, `measured` have a score and `failed` ended without one.
+    """
+
+    proposed: int
+    duplicates: int
+    invalid: int
+    in_gates: int
+    rejected: dict[str, int]  # by the check that rejected
+    sound: int
+    training: int
+    measured: int
+    failed: int
+    baselines: int
+    baselines_measured: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BestPoint:
+    """The n-th measured candidate of a rung and the best score once it was in."""
+
+    n: int
+    time: datetime
+    architecture_id: str
+    name: str
+    val_bpb: float
+    best_val_bpb: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineageNode:
+    id: str
+    number: int
+    name: str
+    origin: str
+    state: ArchitectureState
+    is_reference: bool
+    rung: int | None
+    val_bpb: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineageEdge:
+    parent_id: str
+    child_id: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lineage:
+    nodes: tuple[LineageNode, ...]
+    edges: tuple[LineageEdge, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """What a run has used of its budgets; `usd` is None if no call's cost is known."""
+
+    gpu_seconds: float
+    usd: float | None
+    candidates: int
