@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .agents.plan import Plan
     from .agents.start import Outcome
     from .agents.verification import Verification
-    from .db import ArchitectureDetail, LeaderboardRow, RunRow
+    from .db import ArchitectureDetail, LeaderboardRow, RunRow, StatisticRow
     from .doctor import Finding
 
 _DASH = "–"
@@ -53,6 +53,9 @@ def print_outcome(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         f"measured, in {duration(outcome.elapsed_s)}: {outcome.reason}.",
         highlight=False,
     )
+    for found in outcome.rank_correlations:
+        if found.value is not None:
+            print_plain(console, _correlation(found))
     store = f" --store {outcome.store}"
     print_plain(console, f"run        {outcome.run_id} ({outcome.state})")
     print_plain(console, f"resume     launch-search --resume {outcome.run_id}{store}")
@@ -213,6 +216,14 @@ class _Column:
 
 def _rank(row: LeaderboardRow, is_tied: bool) -> str:
     return _DASH if row.rank is None else f"{'=' if is_tied else ''}{row.rank}"
+
+
+def _correlation(found: StatisticRow) -> str:
+    interval = "" if found.low is None else f" (95 % from {found.low:.2f} to {found.high:.2f})"
+    return (
+        f"Rung {found.rung} foretold the order on the next with Spearman {found.value:.2f}"
+        f"{interval} over the {found.n} architectures that climbed."
+    )
 
 
 def _origin(row: LeaderboardRow, is_tied: bool) -> str:

@@ -198,9 +198,19 @@ class Dispatcher:
             note = f"{what}: {result.status}: {result.reason}"
             return Ended(candidate=candidate, note=note, is_trial=True, check=check)
         trial.checkpoint_hash = self._store.trial(trial.id).checkpoint_hash
+        self._drop_checkpoints_below(candidate, trial)
         if trial.key.rung == 0 and trial.key.task == "corpus":
             self.forecast.observe(trial.tokens, result.wall_s)
         return Ended(candidate=candidate, note=f"{what}: {_score(result)}", is_trial=True)
+
+    def _drop_checkpoints_below(self, candidate: Candidate, trial: Trial) -> None:
+        """Frees the files of lower rungs that nothing will continue from any more."""
+        for key, below in candidate.trials.items():
+            if (key.task, key.seed) == (trial.key.task, trial.key.seed) and (
+                key.rung < trial.key.rung and below.checkpoint_hash is not None
+            ):
+                self._store.drop_checkpoint(below.id)
+                below.checkpoint_hash = None
 
 
 def _judge_first(candidate: Candidate, wanted: Wanted) -> bool:

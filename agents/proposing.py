@@ -75,7 +75,7 @@ class ProposalDesk:
                 calls = tuple(getattr(error, "calls", ()))
                 ended = Outcome(proposal=None, calls=calls, error=error, repaired=repaired)
                 self._ended.put(ended)
-            except BaseException as error:  # noqa: BLE001 - the driver's thread raises it again
+            except BaseException as error:
                 self._ended.put(error)
             else:
                 calls = proposal.llm_calls if proposal is not None else ()

@@ -7,8 +7,6 @@ from collections import defaultdict
 from ..db import ArchitectureRow, Score, Store, TrialRow
 from .board import Board, Candidate, Trial, TrialKey
 
-_METRICS = ("val_bpb", "recall_mqar", "tokens_per_s", "step_time_s", "peak_memory_bytes")
-
 
 def restore_board(store: Store, run_id: str, board: Board) -> None:
     """Fills an empty board with everything the store knows of the run."""
@@ -57,6 +55,6 @@ def _trial(row: TrialRow, score: Score | None) -> Trial:
         state=row.state,
         attempts=row.attempts,
         epoch=row.epoch,
-        metrics={name: getattr(score, name) for name in _METRICS} if score else {},
+        metrics=score.metrics() if score else {},
         checkpoint_hash=row.checkpoint_hash,
     )

@@ -22,7 +22,7 @@ from .llm.errors import ProviderRefused
 from .progress import Observer
 from .proposers.proposal import Proposal, Proposer
 from .proposing import Outcome, ProposalDesk
-from .standings import refresh_statistics, snapshot
+from .standings import refresh_rank_correlation, refresh_statistics, snapshot
 
 EndState = Literal["finished", "interrupted", "failed"]
 
@@ -100,6 +100,7 @@ class Search:
             self._collect()
             self._refresh()
         self._refresh(force=True)
+        refresh_rank_correlation(self._store, self._run_id, self._config)
         return self._ending()
 
     def _start_jobs(self) -> None:

@@ -1,8 +1,8 @@
 """Where a run stands: the statistics that the driver computes, and the snapshot it shows.
 
-Statistics are rows of the store, computed here alone; tables and pages render them:
-noise_floor and resolution by rung, and for each scored architecture rank, tie, delta (to the noise
-baseline, with its deviations) and pareto_rank.
+Statistics are rows of the store, computed here alone; tables and pages render them: noise_floor and
+rank_correlation by rung, and for each scored architecture rank, tie, delta (to the noise baseline,
+with its deviations) and pareto_rank.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from ..config import RunConfig
 from ..db import Funnel, LeaderboardRow, StatisticRow, Store
+from ..evaluator.correlation import spearman
 from ..evaluator.statistics import (
     NoiseFloor,
     noise_deviations,
@@ -56,6 +57,27 @@ def refresh_statistics(store: Store, run_id: str, config: RunConfig) -> float | 
         store.replace_statistics(run_id, name, computed)
     store.replace_statistics(run_id, "pareto_rank", list(_pareto(by_rung, config)))
     return floors[max(floors)].sd if floors else None
+
+
+def refresh_rank_correlation(store: Store, run_id: str, config: RunConfig) -> None:
+    """Stores how well each rung foretold the order on the next, over those that climbed."""
+    rows = store.queries.leaderboard(run_id)
+    computed = []
+    for rung in range(len(config.ladder.rung_tokens) - 1):
+        climbed = [row.val_bpb_by_rung for row in rows if rung + 1 in row.val_bpb_by_rung]
+        found = spearman([row[rung] for row in climbed], [row[rung + 1] for row in climbed])
+        computed.append(
+            StatisticRow(
+                rung=rung,
+                metric="val_bpb",
+                value=found.value,
+                low=found.low,
+                high=found.high,
+                n=found.n,
+                detail={"coefficient": "spearman", "next_rung": rung + 1},
+            )
+        )
+    store.replace_statistics(run_id, "rank_correlation", computed)
 
 
 def noise_floors(store: Store, run_id: str) -> dict[int, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, load_config, validate_config
-from ..db import LeaderboardRow, RunRow, Store
+from ..db import LeaderboardRow, RunRow, StatisticRow, Store
 from ..errors import ConfigError
 from ..evaluator import RayPool
 from .board import Board
@@ -51,6 +51,7 @@ class Outcome:
     exit_code: int
     rows: tuple[LeaderboardRow, ...]
     noise_bpb: dict[int, float]  # by rung
+    rank_correlations: tuple[StatisticRow, ...]  # of each rung with the next
     funnel: dict[str, Any]
 
 
@@ -139,6 +140,7 @@ def _outcome(store: Store, run_id: str, config: RunConfig, ending: Ending) -> Ou
         exit_code=code,
         rows=rows,
         noise_bpb=noise_floors(store, run_id),
+        rank_correlations=store.queries.statistics(run_id, "rank_correlation"),
         funnel={name: getattr(funnel, name) for name in funnel.__dataclass_fields__},
     )
 

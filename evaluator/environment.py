@@ -1,0 +1,35 @@
+"""Where a result comes from: versions, machine and containment, stored with it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from .sandbox.limits import LAYERS
+
+
+def environment(*, device_name: str | None, threads: int, corpus: str) -> dict[str, Any]:
+    """`device_name`: the GPU's, or None to name the CPU; `corpus`: the hash of the data."""
+    return {
+        "linearch": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device_name": device_name or _cpu_name(),
+        "threads": threads,
+        "corpus": corpus,
+        "sandbox": list(LAYERS),
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,83 @@
+"""The candidate's process: the only place where a candidate's code runs.
+
+It answers one request after the other until the supervisor hangs up. What the candidate raises is
+caught here, at the worker's boundary, and told; what kills the process tells itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from typing import Any
+
+import torch
+
+from .failures import FailureKind
+from .limits import Limits, confine
+from .protocol import MessageReader, ProtocolError, encode, receive, send
+from .workbench import CANDIDATE_FILE, ContractBroken, Workbench
+
+_MESSAGE_CHARS = 500
+_TRACEBACK_CHARS = 4000
+_TRACEBACK_FRAMES = 6
+
+
+def main(channel: socket.socket, data: int | None, device: str, limits: Limits) -> None:
+    """`data`: a descriptor of the training data, the only file of ours that the child may read."""
+    workbench = Workbench(_start(device), data)
+    confine(limits)
+    serve(channel, workbench)
+
+
+def serve(channel: socket.socket, workbench: Workbench) -> None:
+    """Returns when the supervisor has closed its end."""
+    reader = MessageReader()
+
+    def report(event: str, **values: Any) -> None:
+        send(channel, {"event": event, **values})
+
+    while True:
+        try:
+            request = receive(channel, reader)
+        except EOFError:
+            return
+        try:
+            values, tensors = workbench.answer(request, report)
+            reply = encode({"result": values}, tensors)
+        except Exception as error:
+            reply = encode({"error": describe(error)})
+        channel.sendall(reply)
+
+
+def describe(error: Exception) -> dict[str, str]:
+    """What a candidate's exception says, cut to a size that fits into a prompt and a table."""
+    said = "".join(traceback.format_exception_only(error)).strip()[:_MESSAGE_CHARS]
+    lines = traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)
+    return {
+        "kind": _kind(error, said),
+        "message": said + _where(error),
+        "traceback": "".join(lines)[-_TRACEBACK_CHARS:],
+    }
+
+
+def _kind(error: Exception, said: str) -> FailureKind:
+    if isinstance(error, (ProtocolError, ContractBroken)):
+        return "protocol"
+    # a CPU allocation that fails is a plain RuntimeError
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in said:
+        return "oom"
+    return "raised"
+
+
+def _where(error: Exception) -> str:
+    """The innermost line of the candidate's own source that the exception came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == CANDIDATE_FILE]
+    return f" (line {lines[-1]} of the source)" if lines else ""
+
+
+def _start(device: str) -> torch.device:
+    """CUDA comes up before any confinement: its start needs calls that a candidate does not."""
+    if device == "cuda":
+        torch.zeros((), device=device)
+    return torch.device(device)

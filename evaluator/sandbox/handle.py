@@ -1,0 +1,233 @@
+"""The supervisor's hold on one child: requests, replies, deadlines and the end of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+from .artifacts import read_artifact, write_artifact
+from .failures import ChildFailed, FailureKind, SandboxFault, printable
+from .protocol import MAX_TENSOR_BYTES, Message, MessageReader, ProtocolError, encode
+from .watchdog import POLL_S, Watchdog
+
+_POLL_MS = round(1000 * POLL_S)
+_EXIT_MS = 2000
+_READ_BYTES = 1 << 18
+_KEPT_OUTPUT_BYTES = 1 << 16
+_SHOWN_OUTPUT_CHARS = 300
+_MAX_EVENTS = 10_000
+_KINDS: tuple[FailureKind, ...] = ("raised", "oom", "protocol")
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Child:
+    """A process that holds one candidate. Made by Sandbox.spawn; use it as a context manager.
+
+    A ChildFailed other than "raised" has ended the process; so does leaving the context.
+    """
+
+    def __init__(
+        self,
+        *,
+        channel: socket.socket,
+        output: int,
+        process: int,
+        scratch: int,
+        watchdog: Watchdog,
+        end: Callable[[], int | None],
+        release: Callable[[], None],
+    ) -> None:
+        """`process`: a pidfd. `end` kills and reaps the child and all below it; its wait status, or
+        None if the zygote is gone. `release` removes the scratch folder.
+        """
+        channel.setblocking(False)
+        os.set_blocking(output, False)
+        self._channel, self._output, self._process = channel, output, process
+        self._scratch = scratch
+        self._watchdog = watchdog
+        self._end, self._release = end, release
+        self._reader = MessageReader()
+        self._unsent = memoryview(b"")
+        self._printed = bytearray()
+        self._is_open = True
+        self._has_output = True
+        self._poll = select.poll()
+        for descriptor in (channel.fileno(), output, process):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def left_s(self) -> float:
+        return self._watchdog.left_s
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that was seen of what the child uses beyond the zygote's own."""
+        return self._watchdog.peak_bytes
+
+    @property
+    def printed(self) -> str:
+        """The first 64 KiB of what the child wrote to its output."""
+        return self._printed.decode(errors="replace")
+
+    def call(
+        self,
+        op: str,
+        values: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+        *,
+        reply_bytes: int = MAX_TENSOR_BYTES,
+        on_event: OnEvent | None = None,
+    ) -> Message:
+        """Sends a request and waits for its reply; `on_event` gets what is reported on the way.
+
+        Raises ChildFailed: the candidate's exception ("raised": the child lives on), a broken
+        limit, a malformed reply or one with more than `reply_bytes` of tensors, or its death.
+        """
+        self._reader.tensor_cap = reply_bytes
+        self._unsent = memoryview(encode({**(values or {}), "op": op}, tensors))
+        try:
+            reply = _result(self._reply(on_event))
+        except ProtocolError as error:
+            self.close()
+            raise ChildFailed("protocol", printable(str(error))) from None
+        except ChildFailed as failure:
+            if failure.kind != "raised":
+                self.close()
+            raise
+        return reply
+
+    def write(self, name: str, data: bytes) -> None:
+        write_artifact(self._scratch, name, data)
+
+    def read(self, name: str, at_most: int) -> bytes:
+        """A file that the child left; ends the child first, so that nothing can still change it."""
+        self._stop()
+        return read_artifact(self._scratch, name, at_most)
+
+    def close(self) -> None:
+        self._stop()
+        if self._scratch >= 0:
+            os.close(self._scratch)
+            self._scratch = -1
+            self._release()
+
+    def _stop(self) -> int | None:
+        if not self._is_open:
+            return None
+        self._is_open = False
+        try:
+            status = self._end()
+            self._read_output()
+        finally:
+            self._channel.close()
+            os.close(self._output)
+            os.close(self._process)
+        return status
+
+    def _reply(self, on_event: OnEvent | None) -> Message:
+        """The message that ends a request, after any number of events."""
+        for _ in range(_MAX_EVENTS):
+            message = self._next_message()
+            if "event" not in message.values:
+                self._watchdog.look()  # so that a short call's memory is seen, too
+                return message
+            if on_event is not None:
+                on_event(message.values)
+        raise ChildFailed("protocol", f"more than {_MAX_EVENTS} messages to one request")
+
+    def _next_message(self) -> Message:
+        while (message := self._reader.next_message()) is None:
+            self._pump()
+        return message
+
+    def _pump(self) -> None:
+        """Moves whatever can be moved within 50 ms, then lets the watchdog look."""
+        wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+        self._poll.modify(self._channel.fileno(), wanted)
+        ready = dict(self._poll.poll(_POLL_MS))
+        if self._output in ready:
+            self._read_output()
+        received = self._receive() if self._channel.fileno() in ready else False
+        self._watchdog.check()
+        if self._process in ready and not received:
+            raise self._death()
+
+    def _receive(self) -> bool:
+        """Sends and receives what is possible at once; whether anything came."""
+        try:
+            if self._unsent:
+                self._unsent = self._unsent[self._channel.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self._unsent = memoryview(b"")  # the child is dying: its death says more
+        try:
+            data = self._channel.recv(_READ_BYTES)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise self._death()
+        self._reader.feed(data)
+        return True
+
+    def _read_output(self) -> None:
+        try:
+            data = os.read(self._output, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data and self._has_output:  # every writer has closed it
+            self._has_output = False
+            self._poll.unregister(self._output)
+        self._watchdog.output_bytes += len(data)
+        self._printed += data[: _KEPT_OUTPUT_BYTES - len(self._printed)]
+
+    def _death(self) -> Exception:
+        """Why the process is gone, or going: its exit can take longer than its socket's end."""
+        exit_poll = select.poll()
+        exit_poll.register(self._process, select.POLLIN)
+        is_dead = bool(exit_poll.poll(_EXIT_MS))
+        status = self._stop()
+        if status is None:
+            return SandboxFault("the zygote died while it had a child")
+        if not is_dead:
+            return ChildFailed("protocol", "the process closed its connection")
+        last_words = printable(self.printed.strip()[-_SHOWN_OUTPUT_CHARS:])
+        said = f"; it last said: {last_words}" if last_words else ""
+        if not os.WIFSIGNALED(status):
+            code = os.waitstatus_to_exitcode(status)
+            return ChildFailed("crashed", f"exited with status {code} without an answer{said}")
+        if (number := os.WTERMSIG(status)) == signal.SIGKILL:
+            reason = "killed from outside, as the kernel does when memory runs out"
+            return ChildFailed("oom", reason + said)
+        return ChildFailed("crashed", f"killed by {signal.Signals(number).name}{said}")
+
+
+def _result(message: Message) -> Message:
+    """What the child answered; raises what the candidate did, or ProtocolError for neither."""
+    result, error = message.values.get("result"), message.values.get("error")
+    if isinstance(result, dict):
+        return Message(values=result, tensors=message.tensors)
+    if isinstance(error, dict) and error.get("kind") in _KINDS:
+        raise ChildFailed(error["kind"], printable(str(error.get("message"))))
+    raise ProtocolError("the reply holds neither a result nor an error")

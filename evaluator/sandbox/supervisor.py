@@ -1,0 +1,232 @@
+"""The trusted side of the process boundary: one zygote, and one child after the other from it.
+
+The supervisor keeps labels, head, loss and clock; it never imports a candidate's code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import site
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .failures import SandboxFault
+from .handle import Child
+from .limits import Limits
+from .watchdog import Watchdog
+
+_START_S = 180.0
+_FORK_S = 10.0
+_END_S = 10.0
+_LOG_CHARS = 1000
+_MESSAGE_BYTES = 1 << 16
+# The zygote's environment is made from nothing; these alone are taken over where they are set.
+_TAKEN_OVER = (
+    "CUDA_DEVICE_ORDER",
+    "CUDA_HOME",
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "PYTHONPATH",
+)
+
+
+class Sandbox:
+    """Owns a zygote, started on first use and again if it dies, and at most one child at a time.
+
+    `folder` gets a scratch folder a child, removed with it. Every method raises SandboxFault when
+    the machinery fails. Not thread-safe: use one in each thread.
+    """
+
+    def __init__(self, folder: Path, *, threads: int = 1, device: str = "cpu") -> None:
+        self._folder = folder.absolute()
+        self._threads = threads
+        self._device = device
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._is_ready = False
+        self._child: Child | None = None
+        self._numbers = count()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def zygote_pid(self) -> int | None:
+        return None if self._zygote is None else self._zygote.pid
+
+    def start(self) -> None:
+        """Starts the zygote and returns at once; it loads torch meanwhile."""
+        if self._zygote is not None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        module = f"{__package__}.zygote"
+        arguments = [str(theirs.fileno()), str(os.getpid()), str(self._threads)]
+        with theirs, open(self._folder / "zygote.log", "wb") as log:
+            self._zygote = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *arguments],
+                env=self._environment(),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._control = ours
+
+    def spawn(self, limits: Limits, data: Path | None = None, device: str | None = None) -> Child:
+        """A fresh child, with `data` open for it to read and no other file of ours."""
+        if self._child is not None:
+            self._child.close()
+        self._wait_until_ready()
+        scratch = self._folder / f"child-{next(self._numbers)}"
+        scratch.mkdir(mode=0o700)
+        self._child = self._fork(limits, scratch, data, device or self._device)
+        return self._child
+
+    def close(self) -> None:
+        """Ends the child and the zygote; a later use starts anew."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        self._discard_zygote()
+
+    def _fork(self, limits: Limits, scratch: Path, data: Path | None, device: str) -> Child:
+        request = {
+            "op": "spawn",
+            "scratch": str(scratch),
+            "device": device,
+            "limits": asdict(limits),
+        }
+        channel, theirs = socket.socketpair()
+        output, their_output = os.pipe()
+        given = [theirs.fileno(), their_output]
+        if data is not None:
+            given.append(os.open(data, os.O_RDONLY | os.O_CLOEXEC))
+        try:
+            answer = self._ask(request, _FORK_S, given)
+        except SandboxFault:
+            channel.close()
+            os.close(output)
+            raise
+        finally:
+            theirs.close()
+            for descriptor in given[1:]:
+                os.close(descriptor)
+        assert self._zygote is not None
+        folder = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return Child(
+            channel=channel,
+            output=output,
+            process=os.pidfd_open(answer["pid"]),
+            scratch=folder,
+            watchdog=Watchdog(self._zygote.pid, answer["memory_bytes"], folder, limits),
+            end=self._end_child,
+            release=lambda: _remove(scratch),
+        )
+
+    def _end_child(self) -> int | None:
+        """Kills the child and all below it; None if that took the zygote with it."""
+        try:
+            return int(self._ask({"op": "end"}, _END_S)["status"])
+        except SandboxFault:
+            self._discard_zygote()
+            return None
+
+    def _wait_until_ready(self) -> None:
+        self.start()
+        if self._is_ready:
+            return
+        self._receive(_START_S)
+        self._is_ready = True
+
+    def _ask(
+        self, request: dict[str, Any], timeout_s: float, descriptors: list[int] | None = None
+    ) -> dict[str, Any]:
+        if self._control is None:
+            raise SandboxFault("the zygote is gone")
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors or [])
+        except OSError as error:
+            raise self._fault(f"cannot be reached ({error})") from None
+        return self._receive(timeout_s)
+
+    def _receive(self, timeout_s: float) -> dict[str, Any]:
+        assert self._control is not None
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        if not poll.poll(1000 * timeout_s):
+            raise self._fault(f"gave no answer within {timeout_s:g} s")
+        try:
+            data = self._control.recv(_MESSAGE_BYTES)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise self._fault("died")
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+    def _fault(self, what: str) -> SandboxFault:
+        """Discards the zygote, so that the next use starts another."""
+        self._discard_zygote()
+        log = (self._folder / "zygote.log").read_text(errors="replace").strip()[-_LOG_CHARS:]
+        return SandboxFault(f"the zygote {what}" + (f": {log}" if log else ""))
+
+    def _discard_zygote(self) -> None:
+        """Hangs up, on which the zygote ends all below it and itself; kills it if it does not."""
+        zygote, control = self._zygote, self._control
+        self._zygote, self._control, self._is_ready = None, None, False
+        if zygote is None or control is None:
+            return
+        control.close()
+        try:
+            zygote.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(zygote.pid, signal.SIGKILL)
+            zygote.wait()
+
+    def _environment(self) -> dict[str, str]:
+        threads = str(self._threads)
+        home = str(self._folder)
+        return {
+            **{name: os.environ[name] for name in _TAKEN_OVER if name in os.environ},
+            "HOME": home,
+            "TMPDIR": home,
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": "1",  # its threads would start at import, before the fork
+            "PYTHONHASHSEED": "0",  # sets keep their order from run to run
+            "PYTHONUNBUFFERED": "1",  # a child's last words arrive although it is killed
+            "PYTHONUSERBASE": site.getuserbase(),
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not start CUDA
+        }
+
+
+def _remove(folder: Path) -> None:
+    """Removes what a candidate may have made deep or unreadable; what resists stays behind."""
+    try:
+        shutil.rmtree(folder)
+    except (OSError, RecursionError):
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=False, stderr=subprocess.DEVNULL)

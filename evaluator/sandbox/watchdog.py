@@ -1,0 +1,100 @@
+"""Measures a child from the outside, a few times a second, and says which limit it broke."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from .failures import ChildFailed
+from .limits import MIB, Limits
+from .processes import tree_below, usage_of
+
+POLL_S = 0.05
+_MAX_DEPTH = 16
+
+
+class Watchdog:
+    """`base_bytes`: the zygote's memory when it forked, which is not the child's doing."""
+
+    def __init__(self, zygote: int, base_bytes: int, scratch: int, limits: Limits) -> None:
+        self._zygote = zygote
+        self._base_bytes = base_bytes
+        self._scratch = scratch
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.wall_s
+        self._next_look = 0.0
+        self.peak_bytes = 0
+        self.output_bytes = 0
+
+    @property
+    def left_s(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def check(self) -> None:
+        """Raises ChildFailed for the first broken limit; looks into /proc every 50 ms only."""
+        if self.left_s <= 0:
+            raise ChildFailed("timeout", f"no answer within {self._limits.wall_s:g} s")
+        if self.output_bytes > self._limits.output_bytes:
+            raise ChildFailed("protocol", f"printed more than {self._limits.output_bytes} bytes")
+        if time.monotonic() >= self._next_look:
+            self.look()
+
+    def look(self) -> None:
+        """Measures now, whenever the last time was."""
+        self._check_processes()
+        self._check_scratch()
+        self._next_look = time.monotonic() + POLL_S
+
+    def _check_processes(self) -> None:
+        tree = tree_below(self._zygote, self._limits.processes + 1)
+        if len(tree) > self._limits.processes:
+            raise ChildFailed("protocol", f"more than {self._limits.processes} processes")
+        usages = [usage for pid in tree if (usage := usage_of(pid))]
+        threads = sum(usage.threads for usage in usages)
+        if threads > self._limits.threads:
+            raise ChildFailed("protocol", f"{threads} threads, {self._limits.threads} are allowed")
+        # each process starts as a copy of the zygote's pages
+        memory = sum(max(0, usage.memory_bytes - self._base_bytes) for usage in usages)
+        self.peak_bytes = max(self.peak_bytes, memory)
+        if memory > self._limits.memory_bytes:
+            used, allowed = memory // MIB, self._limits.memory_bytes // MIB
+            raise ChildFailed("oom", f"{used} MiB of memory, {allowed} are allowed")
+
+    def _check_scratch(self) -> None:
+        entries, size = _folder_usage(self._scratch, self._limits.scratch_entries)
+        if entries > self._limits.scratch_entries:
+            raise ChildFailed("protocol", f"more than {self._limits.scratch_entries} files")
+        if size > self._limits.scratch_bytes:
+            allowed = self._limits.scratch_bytes // MIB
+            raise ChildFailed("protocol", f"{size // MIB} MiB of files, {allowed} are allowed")
+
+
+def _folder_usage(folder: int, at_most: int, depth: int = 0) -> tuple[int, int]:
+    """Entries and bytes on disk below an open folder; stops counting beyond `at_most` entries."""
+    if depth > _MAX_DEPTH:
+        raise ChildFailed("protocol", f"folders more than {_MAX_DEPTH} deep")
+    entries = size = 0
+    for name in os.listdir(folder):
+        entries += 1
+        if entries > at_most:
+            break
+        try:
+            facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            size += facts.st_blocks * 512
+            if stat.S_ISDIR(facts.st_mode):
+                inner_entries, inner_size = _inner_usage(folder, name, at_most - entries, depth)
+                entries, size = entries + inner_entries, size + inner_size
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # removed meanwhile
+        except PermissionError:
+            raise ChildFailed("protocol", "a folder that cannot be read") from None
+    return entries, size
+
+
+def _inner_usage(folder: int, name: str, at_most: int, depth: int) -> tuple[int, int]:
+    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        return _folder_usage(inner, at_most, depth + 1)
+    finally:
+        os.close(inner)

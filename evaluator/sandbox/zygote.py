@@ -1,0 +1,165 @@
+"""The process that forks the candidates' processes: torch and our trusted code loaded, no secrets.
+
+The supervisor executes it with an environment of its own making and one end of a socketpair. It
+has one child at a time, so whatever lives below it is the candidate's: ending a child means ending
+all of that. It never touches CUDA, which no process can use after a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from .limits import Limits, adopt_orphans, bind_to_parent
+from .processes import children_of, usage_of
+
+# Imported once here instead of in every child. torch.optim would load torch._dynamo on first use.
+_PRELOADED = (
+    "torch._dynamo",
+    "einops",
+    "safetensors.torch",
+    "linearch.kernels",
+    "linearch.search_space.layers",
+    "linearch.search_space.loading",
+    "linearch.search_space.backbone",
+    "linearch.evaluator.training",
+    "linearch.evaluator.sandbox.child",
+)
+_MESSAGE_BYTES = 1 << 16
+_PARENT_CHECK_MS = 1000
+
+
+def main() -> None:
+    """Arguments: the socket's file descriptor, the supervisor's process id, threads a child."""
+    descriptor, supervisor, threads = map(int, sys.argv[1:4])
+    control = socket.socket(fileno=descriptor)
+    adopt_orphans()
+    _preload(threads)
+    try:
+        _answer(control, {"ready": True})
+        _serve(control, supervisor)
+    except ConnectionError:
+        pass  # the supervisor is gone
+    finally:
+        _end_everything()
+
+
+def _preload(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page that holds an object header
+
+
+def _serve(control: socket.socket, supervisor: int) -> None:
+    child: int | None = None
+    while (request := _next_request(control, supervisor)) is not None:
+        values, descriptors = request
+        if values["op"] == "spawn":
+            assert child is None, "one child at a time"
+            child = _spawn(control, values, descriptors)
+            usage = usage_of(os.getpid())
+            _answer(control, {"pid": child, "memory_bytes": usage.memory_bytes if usage else 0})
+        else:
+            assert child is not None, "no child to end"
+            _answer(control, {"status": _end(child)})
+            child = None
+
+
+def _next_request(
+    control: socket.socket, supervisor: int
+) -> tuple[dict[str, Any], list[int]] | None:
+    """None once the supervisor is gone, even if a copy of its socket lives on elsewhere."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    while not poll.poll(_PARENT_CHECK_MS):
+        if os.getppid() != supervisor:
+            return None
+    data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+    return (json.loads(data), list(descriptors)) if data else None
+
+
+def _answer(control: socket.socket, values: dict[str, Any]) -> None:
+    control.send(json.dumps(values).encode())
+
+
+def _spawn(control: socket.socket, values: dict[str, Any], descriptors: list[int]) -> int:
+    zygote = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise SystemExit(f"cannot fork: {error}") from error
+    if pid == 0:
+        control.close()
+        _become_child(zygote, values, *descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return pid
+
+
+def _become_child(
+    zygote: int, values: dict[str, Any], channel: int, output: int, data: int | None = None
+) -> NoReturn:
+    """Never returns into the zygote's frames, whatever happens."""
+    status = 1
+    try:
+        os.setsid()
+        bind_to_parent(zygote)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        os.chdir(values["scratch"])
+        os.environ.update(HOME=values["scratch"], TMPDIR=values["scratch"])
+        from . import child
+
+        limits = Limits(**values["limits"])
+        child.main(socket.socket(fileno=channel), data, values["device"], limits)
+        status = 0
+    except BaseException:  # sys.exit in a candidate too; the supervisor reads it as last words
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _end(child: int) -> int:
+    """Kills the child and all its descendants; its wait status."""
+    with contextlib.suppress(ProcessLookupError):  # it may not have come to its session yet
+        os.killpg(child, signal.SIGKILL)  # all at once, before the tree can grow
+    return _end_everything()[child]
+
+
+def _end_everything() -> dict[int, int]:
+    """Kills and reaps until nothing is left below; wait statuses by process id.
+
+    Only direct children are killed, whose ids cannot be reused before they are reaped here; orphans
+    become direct children, since this process adopts them.
+    """
+    statuses: dict[int, int] = {}
+    while True:
+        for pid in children_of(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        try:
+            pid, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return statuses
+        statuses[pid] = status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Kernels: the recurrences that mixers are made of, importable on their own.
+
+Every operation has a naive loop, which is its specification, and a chunked torch form. Tensors are
+[B, T, H, K]; gates are natural-log decays; states go in and come out. See docs/kernels.md.
+"""
+
+from __future__ import annotations
+
+from .attention import causal_attention
+from .convolution import short_convolution
+from .cross_entropy import linear_cross_entropy
+from .decay import chunk_decay
+from .delta import chunk_delta, chunk_oja
+from .elementwise import scan
+from .forms import Form, force_form
+from .norm import rms_norm
+
+__all__ = [
+    "Form",
+    "causal_attention",
+    "chunk_decay",
+    "chunk_delta",
+    "chunk_oja",
+    "force_form",
+    "linear_cross_entropy",
+    "rms_norm",
+    "scan",
+    "short_convolution",
+]

@@ -1,0 +1,110 @@
+"""The writes of the delta rule: each token's correction depends on those before it.
+
+Per chunk, with strengths b: (I + diag(b) stril(scores)) U = diag(b) (values - erase S_n), then
+S_{n+1} = total_n S_n + keys^T U (the WY form of arXiv 2406.06484). The triangular system is
+inverted for all chunks at once; only the products with S_n wait for each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .states import room_for_grads, room_for_states
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """What `correct` was given and found, as `pull` needs it. M = N * BH chunks."""
+
+    scores: Tensor  # [M, C, C]
+    strength: Tensor  # [M, C, 1]
+    erase: Tensor  # [M, C, K]
+    values: Tensor  # [M, C, V]
+    keys: Tensor  # [M, C, K]
+    total: Tensor | None
+    inverse: Tensor  # [M, C, C]
+    from_state: Tensor  # [M, C, K]: U = ... - from_state S_n
+    written: Tensor  # U [M, C, V]
+    states: Tensor  # [N + 1, BH, K, V]
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionGrads:
+    scores: Tensor
+    strength: Tensor
+    erase: Tensor
+    values: Tensor
+    keys: Tensor
+    states: Tensor  # [N + 1, BH, K, V]
+
+
+def correct(
+    scores: Tensor,
+    strength: Tensor,
+    erase: Tensor,
+    values: Tensor,
+    keys: Tensor,
+    total: Tensor | None,
+    chunks: int,
+    initial_state: Tensor | None,
+) -> Corrections:
+    inverse = _inverse_of_unit_lower(scores * strength)
+    weighted = inverse * strength.mT
+    written, from_state = torch.bmm(weighted, values), torch.bmm(weighted, erase)
+    each_u, each_read, each_key = (_by_chunk(x, chunks) for x in (written, from_state, keys))
+    shape = chunks, keys.shape[0] // chunks, keys.shape[-1], values.shape[-1]
+    states = room_for_states(shape, keys, initial_state)
+    for n in range(chunks):
+        each_u[n].baddbmm_(each_read[n], states[n], alpha=-1)
+        kept = states[n] if total is None else states[n] * total[n]
+        torch.baddbmm(kept, each_key[n].mT, each_u[n], out=states[n + 1])
+    return Corrections(
+        scores, strength, erase, values, keys, total, inverse, from_state, written, states
+    )
+
+
+def pull(
+    c: Corrections, grad_u: Tensor, grad_read: Tensor, grad_final: Tensor | None
+) -> CorrectionGrads:
+    """From the gradients of U (overwritten), of what was read of each state, of the final state."""
+    chunks = grad_read.shape[0]
+    each_u, each_read, each_key = (_by_chunk(x, chunks) for x in (grad_u, c.from_state, c.keys))
+    grads = room_for_grads(grad_read, grad_final)
+    for n in reversed(range(chunks)):
+        each_u[n].baddbmm_(each_key[n], grads[n + 1])
+        kept = grads[n + 1] if c.total is None else grads[n + 1] * c.total[n]
+        torch.baddbmm(grad_read[n], each_read[n].mT, each_u[n], alpha=-1, out=grads[n])
+        grads[n] += kept
+    before, after = c.states[:-1].flatten(0, 1), grads[1:].flatten(0, 1)
+    of_right = torch.bmm(c.inverse.mT, grad_u)  # of diag(b) (values - erase S)
+    of_lower = torch.bmm(of_right, c.written.mT).neg_().tril_(-1)  # of diag(b) stril(scores)
+    of_read = torch.bmm(of_right, before.mT)
+    of_strength = (of_right * c.values).sum(-1, keepdim=True)
+    of_strength -= (of_read * c.erase).sum(-1, keepdim=True)
+    of_strength += (of_lower * c.scores).sum(-1, keepdim=True)
+    return CorrectionGrads(
+        scores=of_lower.mul_(c.strength),
+        strength=of_strength,
+        erase=of_read.mul_(c.strength).neg_(),
+        values=of_right.mul_(c.strength),
+        keys=torch.bmm(c.written, after.mT),
+        states=grads,
+    )
+
+
+def _by_chunk(x: Tensor, chunks: int) -> Tensor:
+    return x.view(chunks, -1, *x.shape[1:])
+
+
+def _inverse_of_unit_lower(lower: Tensor) -> Tensor:
+    """(I + L)^-1 for the part L of `lower` below the diagonal.
+
+    Half the cost of solving for the right-hand sides on a CPU, and the backward pass needs it too.
+    """
+    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    return torch.linalg.solve_triangular(
+        lower, identity.expand_as(lower), upper=False, unitriangular=True
+    )

@@ -1,0 +1,71 @@
+"""Chunked torch form of `linear_cross_entropy`: logits of a few rows at a time.
+
+The gradients are made in the forward pass while a chunk's logits exist, and scaled in the backward
+pass (as in Liger Kernel, arXiv 2410.10989).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def cross_entropy_chunks(
+    hidden: Tensor,  # [N, D]
+    head: Tensor,  # [V, D]
+    targets: Tensor,  # int64 [N]
+    ignore_index: int,
+    chunk: int,
+) -> Tensor:
+    needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
+    loss: Tensor = _CrossEntropy.apply(hidden, head, targets, ignore_index, chunk, needs_grad)
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        ignore_index: int,
+        chunk: int,
+        needs_grad: bool,
+    ) -> Tensor:
+        kept = targets != ignore_index
+        weight = kept.to(_sum_dtype(hidden)) / kept.sum()  # of each row in the mean
+        targets = targets.where(kept, 0)
+        loss = weight.new_zeros(())
+        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_head = torch.zeros_like(head, dtype=loss.dtype) if needs_grad else None
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            logits = torch.mm(hidden[rows], head.T).to(loss.dtype)
+            column, share = targets[rows, None], weight[rows]
+            total = logits.logsumexp(-1, keepdim=True)
+            loss += ((total - logits.gather(1, column)).squeeze(1) * share).sum()
+            if grad_hidden is None or grad_head is None:
+                continue
+            grad = logits.sub_(total).exp_()  # softmax
+            grad.scatter_add_(1, column, grad.new_full(column.shape, -1.0)).mul_(share[:, None])
+            grad = grad.to(hidden.dtype)
+            torch.mm(grad, head, out=grad_hidden[rows])
+            grad_head += torch.mm(grad.T, hidden[rows])
+        ctx.save_for_backward(grad_hidden, grad_head)
+        ctx.head_dtype = head.dtype
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_head = ctx.saved_tensors
+        grad_head = (grad_head * grad).to(ctx.head_dtype)
+        return (grad_hidden * grad).to(grad_hidden.dtype), grad_head, None, None, None, None
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

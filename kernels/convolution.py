@@ -1,0 +1,56 @@
+"""short_convolution: a causal convolution of each channel over its last few tokens.
+
+    y_t = act(bias + sum_i weight_i x_{t - W + 1 + i})
+
+(the token shift of H3, arXiv 2212.14052, and of Mamba, 2312.00752.)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .checks import Arguments
+from .chunked.convolution import convolution_shifts
+from .forms import Form, choose_form
+from .naive.convolution import convolution_loop
+from .precision import working_dtype
+
+
+def short_convolution(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    activation: Literal["silu"] | None = None,
+    initial_state: Tensor | None = None,
+    form: Form | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Causal, depthwise: each channel is its own convolution.
+
+    x: [B, T, D]; weight: [D, W], the last column for a token itself; bias: [D];
+    initial_state: the W - 1 inputs before x, [B, W - 1, D], zeros if None.
+
+    Returns y [B, T, D] and the last W - 1 inputs, both in x's dtype. ValueError for arguments that
+    do not fit each other.
+    """
+    check = Arguments("short_convolution")
+    check.tensor("x", x, "B T D")
+    check.tensor("weight", weight, "D W")
+    check.tensor("bias", bias, "D")
+    earlier = weight.shape[1] - 1
+    check.fix("W-1", earlier, "weight")
+    check.tensor("initial_state", initial_state, "B W-1 D")
+    if activation not in (None, "silu"):
+        raise check.error(f"activation is {activation!r}; wanted 'silu' or None")
+    if initial_state is None:
+        initial_state = x.new_zeros(x.shape[0], earlier, x.shape[2])
+    seen = torch.cat((initial_state.to(x.dtype), x), dim=1)
+    dtype = working_dtype(x, weight)
+    bias = None if bias is None else bias.to(dtype)
+    naive = choose_form(form, x.shape[1]) == "naive"
+    run = convolution_loop if naive else convolution_shifts
+    y = run(seen.to(dtype), weight.to(dtype), bias, activation)
+    return y.to(x.dtype), seen[:, x.shape[1] :].clone()

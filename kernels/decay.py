@@ -1,0 +1,113 @@
+"""chunk_decay: linear attention with every kind of decay.
+
+    S_t = diag(exp(g_t)) S_{t-1} diag(exp(h_t)) + k_t v_t^T,    o_t = S_t^T q_t
+
+Linear attention (arXiv 2006.16236), RetNet (2307.08621), GLA (2312.06635), Mamba-2 (2405.21060),
+HGRN-2 (2404.07904) and, with a bonus, RWKV-6 (2404.05892) are special cases.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import Arguments
+from .chunked.decay import decay_chunks
+from .forms import Form, choose_form
+from .naive.decay import decay_loop
+from .precision import without_autocast, working_dtype
+
+_SMALLEST_NORMALISER = 1e-6
+
+
+@without_autocast
+def chunk_decay(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None = None,
+    *,
+    value_log_decay: Tensor | None = None,
+    bonus: Tensor | None = None,
+    normalise: bool = False,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    form: Form | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Read q against the decayed sum of k v^T.
+
+    q, k: [B, T, H, K]; v: [B, T, HV, V], HV a multiple of H (grouped values: value head i reads
+    key head i // (HV / H)).
+    log_decay: natural log, 0 or below: [H] constant, [B, T, H] or [B, T, H, K]; its heads may
+    also be the HV value heads. value_log_decay: [B, T, HV, V], decays the state's columns.
+    bonus: [H, K] or [HV, K]; the read is then o_t = (S_{t-1} + diag(bonus) k_t v_t^T)^T q_t.
+    normalise: divide o_t by q_t . z_t, z the decayed sum of k (a divisor nearer to 0 than 1e-6
+    counts as 1e-6). The state then has V + 1 columns, z the last.
+    scale: of q, K**-0.5 if None. initial_state: [B, HV, K, V].
+
+    Returns o [B, T, HV, V] in v's dtype and the final state [B, HV, K, V] in float32 (float64 for
+    float64 inputs). ValueError for arguments that do not fit each other.
+    """
+    _check(q, k, v, log_decay, value_log_decay, bonus, normalise, initial_state)
+    dtype, out_dtype, heads = working_dtype(q, k, v, initial_state), v.dtype, v.shape[2]
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k = _per_value_head(q.to(dtype), heads), _per_value_head(k.to(dtype), heads)
+    v = v.to(dtype)
+    if log_decay is not None:
+        log_decay = _per_value_head(per_token(log_decay.to(dtype), q), heads)
+    if value_log_decay is not None:
+        value_log_decay = value_log_decay.to(dtype)
+    if bonus is not None:
+        bonus = _per_value_head(bonus.to(dtype), heads, axis=0)
+    if initial_state is not None:
+        initial_state = initial_state.to(dtype)
+    if normalise:
+        v = F.pad(v, (0, 1), value=1.0)
+        if value_log_decay is not None:
+            value_log_decay = F.pad(value_log_decay, (0, 1))
+    run = decay_loop if choose_form(form, q.shape[1]) == "naive" else decay_chunks
+    o, state = run(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
+    if normalise:
+        o = o[..., :-1] / _away_from_zero(o[..., -1:])
+    return o.to(out_dtype), state
+
+
+def per_token(log_decay: Tensor, q: Tensor) -> Tensor:
+    """A constant per head, [H], as [B, T, H]; other shapes as they are."""
+    return log_decay.expand(*q.shape[:2], -1) if log_decay.dim() == 1 else log_decay
+
+
+def _per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:
+    repeats = heads // x.shape[axis]
+    return x if repeats == 1 else x.repeat_interleave(repeats, dim=axis)
+
+
+def _away_from_zero(x: Tensor) -> Tensor:
+    smallest = torch.copysign(torch.full_like(x, _SMALLEST_NORMALISER), x)
+    return torch.where(x.abs() < _SMALLEST_NORMALISER, smallest, x)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    value_log_decay: Tensor | None,
+    bonus: Tensor | None,
+    normalise: bool,
+    initial_state: Tensor | None,
+) -> None:
+    check = Arguments("chunk_decay")
+    check.tensor("q", q, "B T H K")
+    check.tensor("k", k, "B T H K")
+    check.tensor("v", v, "B T HV V")
+    check.multiple("v", "HV", "H", "q")
+    check.one_of("log_decay", log_decay, ("H|HV", "B T H|HV", "B T H|HV K"))
+    check.tensor("value_log_decay", value_log_decay, "B T HV V")
+    check.tensor("bonus", bonus, "H|HV K")
+    if normalise:
+        check.fix("V+1", v.shape[-1] + 1, "v with its normaliser")
+    check.tensor("initial_state", initial_state, "B HV K V+1" if normalise else "B HV K V")
+    check.log_decay_values("log_decay", log_decay)
+    check.log_decay_values("value_log_decay", value_log_decay)

@@ -1,0 +1,133 @@
+"""chunk_delta and chunk_oja: recurrences that erase before they write.
+
+    delta: S <- diag(exp(g_t)) S_{t-1}, then S_t = S + b_t k_t (v_t - S^T p_t)^T
+    oja:   S_t = S_{t-1} diag(exp(g_t)) (I - b_t v_t v_t^T) + b_t k_t v_t^T
+    both:  o_t = S_t^T q_t
+
+DeltaNet (arXiv 2406.06484), Gated DeltaNet (2412.06464), DeltaProduct with several steps a token
+(2502.10297), Kimi Delta Attention with a decay per channel (2510.26692) and, with an erase key p
+other than k, Comba (2506.02475).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .checks import Arguments, values_are_checked
+from .chunked.delta import delta_chunks, oja_chunks
+from .decay import per_token
+from .forms import Form, choose_form
+from .naive.delta import delta_loop, oja_loop
+from .precision import without_autocast, working_dtype
+
+
+@without_autocast
+def chunk_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None = None,
+    *,
+    erase_key: Tensor | None = None,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    form: Form | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Replace what the state holds under a key by a new value, with strength beta.
+
+    q: [B, T, H, K]; k: [B, nT, H, K], v: [B, nT, H, V], beta: [B, nT, H] in 0 to 2: n steps a
+    token one after another, the decay before the first. Normalise k (and erase_key): with
+    |beta k . p| above 2 the state grows without bound.
+    log_decay: natural log, 0 or below: [H] constant, [B, T, H] or [B, T, H, K].
+    erase_key: p, [B, nT, H, K]; k if None. scale: of q, K**-0.5 if None.
+    initial_state: [B, H, K, V].
+
+    Returns o [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32 (float64 for
+    float64 inputs). ValueError for arguments that do not fit each other.
+    """
+    _check_delta(q, k, v, beta, log_decay, erase_key, initial_state)
+    dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
+    log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
+    p = None if erase_key is None else erase_key.to(dtype)
+    start = None if initial_state is None else initial_state.to(dtype)
+    run = delta_loop if choose_form(form, k.shape[1]) == "naive" else delta_chunks
+    o, state = run(q, k, v, beta, log_decay, p, start, scale)
+    return o.to(out_dtype), state
+
+
+@without_autocast
+def chunk_oja(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    form: Form | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The delta rule's mirror image (Oja's rule): erases on the value side; normalise v.
+
+    q, k: [B, T, H, K]; v: [B, T, H, V]; beta: [B, T, H] in 0 to 2.
+    log_decay: [H], [B, T, H] or, one for each value channel, [B, T, H, V].
+    Otherwise as `chunk_delta` with one step a token.
+    """
+    _check_oja(q, k, v, beta, log_decay, initial_state)
+    dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
+    log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
+    start = None if initial_state is None else initial_state.to(dtype)
+    run = oja_loop if choose_form(form, q.shape[1]) == "naive" else oja_chunks
+    o, state = run(q, k, v, beta, log_decay, start, scale)
+    return o.to(out_dtype), state
+
+
+def _check_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    erase_key: Tensor | None,
+    initial_state: Tensor | None,
+) -> None:
+    check = Arguments("chunk_delta")
+    check.tensor("q", q, "B T H K")
+    check.tensor("k", k, "B nT H K")
+    check.multiple("k", "nT", "T", "q")
+    check.tensor("v", v, "B nT H V")
+    check.tensor("beta", beta, "B nT H")
+    check.tensor("erase_key", erase_key, "B nT H K")
+    check.one_of("log_decay", log_decay, ("H", "B T H", "B T H K"))
+    check.tensor("initial_state", initial_state, "B H K V")
+    _check_values(check, beta, log_decay)
+
+
+def _check_oja(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    initial_state: Tensor | None,
+) -> None:
+    check = Arguments("chunk_oja")
+    check.tensor("q", q, "B T H K")
+    check.tensor("k", k, "B T H K")
+    check.tensor("v", v, "B T H V")
+    check.tensor("beta", beta, "B T H")
+    check.one_of("log_decay", log_decay, ("H", "B T H", "B T H V"))
+    check.tensor("initial_state", initial_state, "B H K V")
+    _check_values(check, beta, log_decay)
+
+
+def _check_values(check: Arguments, beta: Tensor, log_decay: Tensor | None) -> None:
+    check.log_decay_values("log_decay", log_decay)
+    if values_are_checked() and not bool(((beta >= 0) & (beta <= 2)).all()):
+        lowest, highest = beta.min().item(), beta.max().item()
+        raise check.error(f"beta has values from {lowest} to {highest}; wanted 0 to 2")

@@ -1,0 +1,42 @@
+"""scan: the elementwise recurrence h_t = exp(g_t) h_{t-1} + x_t.
+
+HGRN (arXiv 2311.04823), RG-LRU (2402.19427) and minGRU (2410.01201) are gates around it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .checks import Arguments
+from .chunked.scan import scan_chunks
+from .forms import Form, choose_form
+from .naive.scan import scan_loop
+from .precision import working_dtype
+
+
+def scan(
+    x: Tensor,
+    log_decay: Tensor,
+    *,
+    initial_state: Tensor | None = None,
+    form: Form | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A decaying sum over time for each channel.
+
+    x: [B, T, D]; log_decay: natural log, 0 or below, [D] constant or [B, T, D];
+    initial_state: [B, D].
+
+    Returns h [B, T, D] in x's dtype and the final state [B, D] in float32 (float64 for float64
+    inputs). ValueError for arguments that do not fit each other.
+    """
+    check = Arguments("scan")
+    check.tensor("x", x, "B T D")
+    check.one_of("log_decay", log_decay, ("D", "B T D"))
+    check.tensor("initial_state", initial_state, "B D")
+    check.log_decay_values("log_decay", log_decay)
+    dtype = working_dtype(x, initial_state)
+    log_decay = log_decay.to(dtype).expand_as(x)
+    start = None if initial_state is None else initial_state.to(dtype)
+    run = scan_loop if choose_form(form, x.shape[1]) == "naive" else scan_chunks
+    h, state = run(x.to(dtype), log_decay, start)
+    return h.to(x.dtype), state

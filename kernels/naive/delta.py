@@ -1,0 +1,59 @@
+"""Specifications of `chunk_delta` and `chunk_oja`, one token and one step at a time.
+
+delta: S = diag(exp(g_t)) S_{t-1}, then for each step of token t: S <- S + b k (v - S^T p)^T
+oja:   S_t = S_{t-1} diag(exp(g_t)) (I - b v v^T) + b k v^T
+both:  o_t = S_t^T q_t
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .decay import decayed, starting_state
+
+
+def delta_loop(
+    q: Tensor,  # [B, T, H, K]
+    k: Tensor,  # [B, nT, H, K]: n steps a token
+    v: Tensor,  # [B, nT, H, V]
+    beta: Tensor,  # [B, nT, H]
+    log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
+    erase_key: Tensor | None,  # p: [B, nT, H, K]; None: k
+    initial_state: Tensor | None,  # [B, H, K, V]
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    q = q * scale
+    state = starting_state(k, v, initial_state)
+    steps = k.shape[1] // q.shape[1]
+    erase_key = k if erase_key is None else erase_key
+    outputs = []
+    for t in range(q.shape[1]):
+        state = decayed(state, log_decay, t)
+        for i in range(t * steps, (t + 1) * steps):
+            stored = (erase_key[:, i, :, :, None] * state).sum(-2)  # [B, H, V]
+            correction = beta[:, i, :, None] * (v[:, i] - stored)
+            state = state + k[:, i, :, :, None] * correction[:, :, None, :]
+        outputs.append((q[:, t, :, :, None] * state).sum(-2))
+    return torch.stack(outputs, dim=1), state
+
+
+def oja_loop(
+    q: Tensor,  # [B, T, H, K]
+    k: Tensor,
+    v: Tensor,  # [B, T, H, V]
+    beta: Tensor,  # [B, T, H]
+    log_decay: Tensor | None,  # [B, T, H] or, on the value side, [B, T, H, V]
+    initial_state: Tensor | None,  # [B, H, K, V]
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    q = q * scale
+    state = starting_state(k, v, initial_state)
+    outputs = []
+    for t in range(q.shape[1]):
+        state = decayed(state.mT, log_decay, t).mT
+        predicted = (state * v[:, t, :, None, :]).sum(-1)  # [B, H, K]
+        correction = beta[:, t, :, None] * (k[:, t] - predicted)
+        state = state + correction[:, :, :, None] * v[:, t, :, None, :]
+        outputs.append((q[:, t, :, :, None] * state).sum(-2))
+    return torch.stack(outputs, dim=1), state

@@ -1,0 +1,133 @@
+"""Building blocks for mixers: norms, short convolution, heads, feature maps, rotary positions.
+
+Self-contained on purpose (torch and linearch.kernels alone): an export carries a copy of this file.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels import rms_norm, short_convolution
+
+__all__ = [
+    "GatedRMSNorm",
+    "RMSNorm",
+    "ShortConvolution",
+    "elu_plus_one",
+    "l2_normalise",
+    "merge_heads",
+    "relu",
+    "rotary",
+    "softmax_feature",
+    "split_heads",
+    "squared_relu",
+]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last axis (arXiv 1910.07467)."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, eps=self.eps)
+
+
+class GatedRMSNorm(nn.Module):
+    """RMSNorm of x over the last axis, times activation(gate); x and gate have one shape."""
+
+    def __init__(
+        self, dim: int, activation: Literal["silu", "sigmoid"] = "silu", eps: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, gate=gate, activation=self.activation, eps=self.eps)
+
+
+class ShortConvolution(nn.Module):
+    """A causal convolution of each channel over its last `width` tokens, then the activation.
+
+    Its state is the last width - 1 inputs, [B, width - 1, dim]. Pack all channels that want one
+    (q, k and v, say) into one call: it costs hardly more than a third of it.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        width: int = 4,
+        activation: Literal["silu"] | None = "silu",
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        bound = width**-0.5  # nn.Conv1d's default for depthwise kernels
+        self.weight = nn.Parameter(torch.empty(dim, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return short_convolution(
+            x, self.weight, bias=self.bias, activation=self.activation, initial_state=state
+        )
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """[B, T, H*K] to [B, T, H, K]."""
+    return x.reshape(*x.shape[:-1], n_heads, -1)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, T, H, K] to [B, T, H*K]."""
+    return x.flatten(-2)
+
+
+def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / |x| over the last axis, computed in at least float32; a zero vector stays zero."""
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def elu_plus_one(x: Tensor) -> Tensor:
+    """The positive feature map elu(x) + 1 of Linear Transformers (arXiv 2006.16236)."""
+    return F.elu(x) + 1
+
+
+def relu(x: Tensor) -> Tensor:
+    return F.relu(x)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2 (Primer, arXiv 2109.08668)."""
+    return F.relu(x).square()
+
+
+def softmax_feature(x: Tensor) -> Tensor:
+    """softmax over the last axis, as efficient attention's feature map (arXiv 1812.01243)."""
+    return F.softmax(x, dim=-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
+
+
+def rotary(x: Tensor, position: Tensor, base: float = 10_000.0) -> Tensor:
+    """Rotates the two halves of each head by its position (RoFormer, arXiv 2104.09864).
+
+    x: [B, T, H, K] with K even. position: int64 [], the index of x's first token; keep it in the
+    state and add T to it after the call.
+    """
+    T, K = x.shape[1], x.shape[-1]
+    if K % 2:
+        raise ValueError(f"rotary needs an even head width, got x of shape {tuple(x.shape)}")
+    steps = position + torch.arange(T, device=x.device)
+    frequency = base ** (-torch.arange(0, K, 2, device=x.device, dtype=torch.float32) / K)
+    angle = steps[:, None].to(torch.float32) * frequency  # [T, K/2]
+    cos = torch.cat([angle.cos(), angle.cos()], dim=-1)[:, None].to(x.dtype)  # [T, 1, K]
+    sin = torch.cat([-angle.sin(), angle.sin()], dim=-1)[:, None].to(x.dtype)
+    return x * cos + x.roll(K // 2, dims=-1) * sin

@@ -1,0 +1,64 @@
+"""Gated DeltaNet: the delta rule erases one association, a decay clears the whole memory.
+
+Yang, Kautz and Hatamizadeh, 2024 (arXiv 2412.06464), equation 10.
+
+    S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T
+    a_t = exp(-exp(A_log) softplus(W_a x_t + dt_bias)),  b_t = sigmoid(W_b x_t)
+    y_t = W_o (swish(W_g x_t) * norm_h(S_t^T q_t))
+
+The decay is Mamba-2's, one scalar a head and token. Keys and values have one width here, so that
+its state is as large as DeltaNet's and a difference is the rule's, not the size's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linearch.kernels import chunk_delta
+from linearch.search_space.layers import (
+    GatedRMSNorm,
+    ShortConvolution,
+    l2_normalise,
+    merge_heads,
+    split_heads,
+)
+
+DT_MIN, DT_MAX = 1e-3, 1e-1
+
+
+class Mixer(nn.Module):
+    def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.widths = [3 * d_model, d_model, n_heads, n_heads]  # (q, k, v), gate, beta, decay
+        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.conv = ShortConvolution(3 * d_model)
+        self.A_log = nn.Parameter(torch.empty(n_heads).uniform_(1, 16).log())
+        dt = torch.empty(n_heads).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp()
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus's inverse
+        self.norm = GatedRMSNorm(d_model // n_heads)
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        qkv, gate, beta, decay = self.in_proj(x).split(self.widths, dim=-1)
+        qkv, conv = self.conv(qkv, None if state is None else state["conv"])
+        qk, v = qkv.split([2 * x.shape[-1], x.shape[-1]], dim=-1)
+        q, k = l2_normalise(split_heads(qk, 2 * self.n_heads)).chunk(2, dim=2)  # [B, T, H, K]
+
+        o, memory = chunk_delta(
+            q,
+            k,
+            split_heads(v, self.n_heads),
+            beta.sigmoid(),  # [B, T, H]
+            -self.A_log.exp() * F.softplus(decay.float() + self.dt_bias),
+            initial_state=None if state is None else state["memory"],
+        )
+
+        y = self.norm(o, split_heads(gate, self.n_heads))
+        return self.out_proj(merge_heads(y)), {"memory": memory, "conv": conv}

@@ -1,0 +1,62 @@
+"""Mamba-2: a state space model whose heads decay by one scalar a token.
+
+Dao and Gu, "Transformers are SSMs", 2024 (arXiv 2405.21060), sections 6 and 7.
+
+    S_t = exp(-A dt_t) S_{t-1} + B_t (dt_t x_t)^T     dt_t = softplus(W_dt u_t + dt_bias)
+    y_t = S_t^T C_t + D x_t
+
+In attention's words C is the query, B the key and x the value. One step size dt both writes and
+forgets: large steps take in the token and drop the past. x, B and C pass a short convolution; B and
+C are shared by all heads; x is twice as wide as the model; the output is gated, then normalised.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linearch.kernels import chunk_decay
+from linearch.search_space.layers import RMSNorm, ShortConvolution, merge_heads, split_heads
+
+DT_MIN, DT_MAX = 1e-3, 1e-1
+
+
+class Mixer(nn.Module):
+    def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        inner, d_state = 2 * d_model, d_model // n_heads
+        self.widths = [inner, inner + 2 * d_state, n_heads]  # gate, (x, B, C), dt
+        self.conv_widths = [inner, d_state, d_state]
+        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.conv = ShortConvolution(sum(self.conv_widths), bias=True)
+        self.A_log = nn.Parameter(torch.empty(n_heads).uniform_(1, 16).log())
+        dt = torch.empty(n_heads).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp()
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus's inverse
+        self.D = nn.Parameter(torch.ones(n_heads))
+        self.norm = RMSNorm(inner)
+        self.out_proj = nn.Linear(inner, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        gate, xBC, dt = self.in_proj(x).split(self.widths, dim=-1)
+        xBC, conv = self.conv(xBC, None if state is None else state["conv"])
+        value, B, C = xBC.split(self.conv_widths, dim=-1)
+        value = split_heads(value, self.n_heads)  # [B, T, H, V]
+        dt = F.softplus(dt.float() + self.dt_bias)  # [B, T, H]
+
+        o, memory = chunk_decay(
+            C.unsqueeze(2),  # [B, T, 1, K], shared by all heads
+            B.unsqueeze(2),
+            value * dt.unsqueeze(-1).to(value.dtype),
+            -self.A_log.exp() * dt,
+            scale=1.0,
+            initial_state=None if state is None else state["memory"],
+        )
+
+        o = merge_heads(o + self.D.unsqueeze(-1).to(value.dtype) * value)
+        return self.out_proj(self.norm(o * F.silu(gate))), {"memory": memory, "conv": conv}

@@ -1,0 +1,84 @@
+"""One zygote for all tests, and candidates made from a few lines each."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from linearch.evaluator.sandbox.limits import MIB, Limits
+from linearch.evaluator.sandbox.supervisor import Sandbox
+
+_SUM_MIXER = '''
+import torch
+from torch import nn
+
+{top}
+
+class Mixer(nn.Module):
+    """y_t = tanh(W (x_1 + ... + x_t)), unless the lines put in say otherwise."""
+
+    def __init__(self, d_model, n_heads, layer_idx, n_layers):
+        super().__init__()
+        self.proj = nn.Linear(d_model, d_model, bias=False)
+{init}
+
+    def forward(self, x, state=None):
+        total = x.cumsum(1)
+        if state is not None:
+            total = total + state["sum"]
+        y = torch.tanh(self.proj(total))
+        state = {{"sum": total[:, -1:].clone()}}
+{forward}
+        return y, state
+'''
+
+_HOSTILE_IMPORTS = "import ctypes, os, signal, stat, sys, time\n"
+
+MakeSource = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(wall_s=20, memory_bytes=512 * MIB)
+
+
+@pytest.fixture(scope="session")
+def mixer_source() -> MakeSource:
+    """A sound mixer's source, with lines put in at the top, the end of __init__ or of forward."""
+
+    def make(*, top: str = "", init: str = "", forward: str = "") -> str:
+        return _SUM_MIXER.format(
+            top=textwrap.dedent(top),
+            init=textwrap.indent(textwrap.dedent(init), " " * 8),
+            forward=textwrap.indent(textwrap.dedent(forward), " " * 8),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def hostile_source(mixer_source: MakeSource) -> MakeSource:
+    """The same with modules at hand that the source check would have refused."""
+
+    def make(*, top: str = "", **lines: str) -> str:
+        return mixer_source(top=_HOSTILE_IMPORTS + textwrap.dedent(top), **lines)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of 60 kB in which the next byte can be learned."""
+    path = tmp_path_factory.mktemp("text") / "corpus.txt"
+    words = ["alpha", "beta", "gamma", "delta", "epsilon"]
+    path.write_text("".join(f"{words[i * i % 5]} {i % 7}\n" for i in range(7000)))
+    return path

@@ -1,0 +1,285 @@
+"""Gates, training and scoring from end to end, on a corpus of a few kilobytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from linearch.config import (
+    DataConfig,
+    GateConfig,
+    ModelConfig,
+    RecallConfig,
+    RunConfig,
+    TrainingConfig,
+    WorkerConfig,
+)
+from linearch.evaluator import Judge, Judgement, TrialSpec
+from linearch.evaluator.examination import Examination
+from linearch.evaluator.sandbox.supervisor import Sandbox
+from linearch.evaluator.trial import Trial
+from linearch.search_space.library import baseline_source
+
+MakeSource = Callable[..., str]
+
+_STEP_TOKENS = 4 * 32
+
+
+@pytest.fixture(scope="module")
+def config(text_file: Path) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(d_model=16, param_budget=10_000, window=8),
+        data=DataConfig(corpus=str(text_file), seq_len=32, val_windows=16),
+        training=TrainingConfig(batch_size=4, warmup_steps=4),
+        recall=RecallConfig(vocab_size=32, seq_len=32, n_pairs=4, batch_size=8, test_sequences=32),
+        gates=GateConfig(deadline_s=20),
+        workers=WorkerConfig(memory_limit_mib=512, trial_deadline_s=20),
+    )
+
+
+@pytest.fixture(scope="module")
+def judge(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    with Judge(config, device="cpu", folder=tmp_path_factory.mktemp("run")) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="module")
+def spec(judge: Judge, mixer_source: MakeSource) -> TrialSpec:
+    """20 steps of a sound mixer at its matched width."""
+    judgement = judge.judge(mixer_source(), "L")
+    assert judgement.mlp_width is not None
+    return TrialSpec(
+        source=mixer_source(),
+        pattern="L",
+        mlp_width=judgement.mlp_width,
+        task="corpus",
+        rung=0,
+        tokens=20 * _STEP_TOKENS,
+        seed=0,
+        learning_rate=1e-2,
+    )
+
+
+def _failed_gate(judgement: Judgement) -> tuple[str, str]:
+    assert judgement.infra_error is None
+    assert judgement.failure is not None
+    assert judgement.failure.reason is not None
+    return judgement.failure.gate, judgement.failure.reason
+
+
+def _impatient(config: RunConfig) -> RunConfig:
+    """With deadlines that an endless loop soon meets."""
+    workers = config.workers.model_copy(update={"trial_deadline_s": 1.5})
+    return config.model_copy(update={"gates": GateConfig(deadline_s=1.5), "workers": workers})
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("linear_attention", "L"), ("gated_deltanet", "AL")])
+def test_a_baseline_passes_every_gate_and_is_measured(
+    name: str, pattern: str, judge: Judge, config: RunConfig
+) -> None:
+    judgement = judge.judge(baseline_source(name), pattern)
+    assert judgement.is_sound, judgement.failure
+    assert judgement.n_params == pytest.approx(config.model.param_budget, rel=0.02)
+    assert judgement.state_bytes == judgement.state_bytes_at[32] > 0
+    assert len(set(judgement.state_bytes_at.values())) == 1
+    assert [result.gate for result in judgement.results][:4] == [
+        "source",
+        "build",
+        "parameters",
+        "state",
+    ]
+    json.dumps([result.evidence for result in judgement.results])
+
+
+def test_a_reference_mixer_may_keep_everything_it_saw_and_a_candidate_may_not(
+    judge: Judge,
+) -> None:
+    source = baseline_source("softmax_attention")
+    reference = judge.judge(source, "L", is_reference=True)
+    assert reference.is_sound, reference.failure
+    assert reference.state_bytes_at[64] > 1.5 * reference.state_bytes_at[32]
+    gate, reason = _failed_gate(judge.judge(source, "L"))
+    assert gate == "state"
+    assert "number of tokens" in reason
+
+
+def test_a_leak_is_rejected_by_its_gate(judge: Judge, mixer_source: MakeSource) -> None:
+    gate, reason = _failed_gate(judge.judge(mixer_source(forward="y = y + x.flip(1)"), "L"))
+    assert (gate, "future" in reason) == ("causality", True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "gate", "says"),
+    [
+        ({"init": "raise RuntimeError('no weights')"}, "build", "no weights"),
+        ({"init": "self.big = nn.Parameter(torch.zeros(50_000))"}, "parameters", "105,456"),
+        ({"forward": "y = y * float('nan')"}, "shape", "nan"),
+        ({"forward": "y = y[:, :1]"}, "shape", "returned shape"),
+        ({"init": "self.idle = nn.Parameter(torch.zeros(4, 4))"}, "gradients", "idle"),
+    ],
+)
+def test_an_unsound_candidate_is_stored_with_the_gate_and_the_reason(
+    lines: dict[str, str], gate: str, says: str, judge: Judge, mixer_source: MakeSource
+) -> None:
+    found, reason = _failed_gate(judge.judge(mixer_source(**lines), "L"))
+    assert (found, says in reason) == (gate, True), reason
+
+
+def test_a_source_that_imports_os_never_runs(judge: Judge, hostile_source: MakeSource) -> None:
+    judgement = judge.judge(hostile_source(), "L")
+    assert _failed_gate(judgement)[0] == "source"
+    assert len(judgement.results) == 1
+
+
+def test_a_pattern_without_the_mixer_is_refused(judge: Judge, mixer_source: MakeSource) -> None:
+    gate, reason = _failed_gate(judge.judge(mixer_source(), "AAL"))
+    assert (gate, "AAL" in reason) == ("build", True)
+
+
+@pytest.mark.parametrize("place", ["init", "forward"])
+def test_a_hanging_candidate_is_rejected_at_the_gates_deadline(
+    place: str, config: RunConfig, sandbox: Sandbox, mixer_source: MakeSource
+) -> None:
+    source = mixer_source(**{place: "while True: pass"})
+    judgement = Examination(sandbox, _impatient(config), source, "L", False).judge()
+    gate, reason = _failed_gate(judgement)
+    assert (gate, "timeout" in reason) == ("build" if place == "init" else "state", True)
+
+
+def test_a_fault_of_the_machinery_is_not_booked_on_the_candidate(
+    config: RunConfig, tmp_path: Path, mixer_source: MakeSource
+) -> None:
+    (tmp_path / "file").touch()
+    broken = Sandbox(tmp_path / "file")  # no folder can be made there
+    judgement = Examination(broken, config, mixer_source(), "L", False).judge()
+    assert judgement.infra_error is not None
+    assert judgement.results == ()
+    assert not judgement.is_sound
+
+
+def test_a_trial_is_trained_scored_and_measured(judge: Judge, spec: TrialSpec) -> None:
+    result = judge.run_trial(spec)
+    assert (result.status, result.reason) == ("done", None)
+    metrics = result.metrics
+    assert 1 < metrics["val_bpb"] < 8
+    assert metrics["n_params"] == pytest.approx(10_000, rel=0.02)
+    assert metrics["tokens_per_s"] * metrics["train_wall_s"] == pytest.approx(spec.tokens)
+    assert metrics["step_time_s"] * 20 == pytest.approx(metrics["train_wall_s"])
+    assert metrics["peak_memory_bytes"] > 0
+    assert result.curve[-1][0] == spec.tokens
+    assert result.curve[-1][1] < result.curve[0][1]
+    assert result.environment["threads"] == 1
+    json.dumps(result.environment)
+
+
+def test_the_same_seed_gives_the_same_score_and_another_seed_another(
+    judge: Judge, spec: TrialSpec
+) -> None:
+    first, again = judge.run_trial(spec), judge.run_trial(spec)
+    other = judge.run_trial(replace(spec, seed=1))
+    assert first.metrics["val_bpb"] == again.metrics["val_bpb"]
+    assert first.weights == again.weights
+    assert first.metrics["val_bpb"] != other.metrics["val_bpb"]
+
+
+def test_a_longer_rung_goes_on_from_a_shorter_ones_checkpoint(
+    judge: Judge, spec: TrialSpec
+) -> None:
+    longer = replace(spec, rung=1, tokens=2 * spec.tokens)
+    whole = judge.run_trial(longer)
+    short = judge.run_trial(spec)
+    resumed = judge.run_trial(replace(longer, checkpoint=short.checkpoint))
+    assert resumed.metrics["val_bpb"] == pytest.approx(whole.metrics["val_bpb"], rel=1e-6)
+    assert resumed.curve[0][0] > 16 * _STEP_TOKENS  # 20 steps less 4 of cooldown
+    trained = resumed.metrics["tokens_per_s"] * resumed.metrics["train_wall_s"]
+    assert trained == pytest.approx((40 - 16) * _STEP_TOKENS)
+
+
+def test_recall_is_trained_and_scored_at_its_own_sizes(judge: Judge, spec: TrialSpec) -> None:
+    result = judge.run_trial(replace(spec, task="mqar", tokens=10 * 8 * 32))
+    assert (result.status, result.reason) == ("done", None)
+    assert 0 <= result.metrics["recall_mqar"] <= 1
+    assert "val_bpb" not in result.metrics
+    assert result.metrics["n_params"] < 7_000  # 32 token vectors instead of 256
+
+
+# In training it is honest, in scoring it is not: only the score can tell.
+_PEEKS_IN_SCORING = "y = y if self.training else y + x.roll(-1, 1)"
+# What it claims to have written is not what it leaves behind.
+_HIDES_PARAMETERS = """
+import safetensors.torch
+def _padded(tensors, path, save=safetensors.torch.save_file):
+    save({**tensors, "hidden": torch.zeros(3000)}, path)
+safetensors.torch.save_file = _padded
+"""
+_BREAKS_WEIGHTS = """
+import safetensors.torch
+safetensors.torch.save_file = lambda tensors, path: open(path, "wb").write(bytes(99))
+"""
+_LINKS_WEIGHTS = """
+import safetensors.torch
+safetensors.torch.save_file = lambda tensors, path: os.symlink("/etc/hostname", path)
+"""
+_SKIPS_TRAINING = """
+import linearch.evaluator.sandbox.workbench as workbench
+workbench.train = lambda *arguments: {"diverged": False, "steps": 20}
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "says"),
+    [
+        ({"forward": _PEEKS_IN_SCORING}, "noncausal", "without the tokens after it"),
+        ({"forward": "y = y * float('nan')"}, "diverged", "training"),
+        ({"forward": "y = y if self.training else y * float('nan')"}, "diverged", "scoring"),
+        ({"forward": "y = y if self.training else y.repeat(1, 2, 1)"}, "crashed", "scoring"),
+        ({"forward": "raise ValueError('bad sizes')"}, "crashed", "ValueError: bad sizes"),
+        ({"forward": "if self.training: os._exit(0)"}, "crashed", "training: exited"),
+        ({"forward": "kept = torch.zeros(1 << 30)"}, "oom", "allocate"),
+        ({"top": _HIDES_PARAMETERS}, "protocol", "numbers where"),
+        ({"top": _BREAKS_WEIGHTS}, "protocol", "safetensors"),
+        ({"top": _LINKS_WEIGHTS}, "protocol", "weights"),
+        ({"top": _SKIPS_TRAINING}, "protocol", "no readable checkpoint"),
+    ],
+)
+def test_a_trial_that_fails_says_how(
+    lines: dict[str, str],
+    status: str,
+    says: str,
+    judge: Judge,
+    spec: TrialSpec,
+    hostile_source: MakeSource,
+) -> None:
+    result = judge.run_trial(replace(spec, source=hostile_source(**lines)))
+    assert result.reason is not None
+    assert (result.status, says in result.reason) == (status, True), result.reason
+    assert result.metrics == {}
+    assert result.weights is None
+
+
+def test_a_trial_that_hangs_is_ended_at_its_deadline(
+    config: RunConfig,
+    judge: Judge,
+    spec: TrialSpec,
+    sandbox: Sandbox,
+    mixer_source: MakeSource,
+) -> None:
+    hanging = replace(spec, source=mixer_source(forward="while self.training: pass"))
+    assignment = judge._assignment(hanging)
+    result = Trial(sandbox, _impatient(config), "cpu", hanging, assignment, {}).run()
+    assert (result.status, result.weights) == ("timeout", None)
+    assert result.wall_s < 1.5 + 2
+
+
+def test_a_stored_checkpoint_that_cannot_be_used_is_not_the_candidates_fault(
+    judge: Judge, spec: TrialSpec
+) -> None:
+    broken = judge.run_trial(replace(spec, checkpoint=b"no checkpoint"))
+    assert (broken.status, "cannot go on" in (broken.reason or "")) == ("infra", True)
+    late = judge.run_trial(spec).checkpoint
+    too_short = judge.run_trial(replace(spec, tokens=spec.tokens // 2, checkpoint=late))
+    assert (too_short.status, "step 16" in (too_short.reason or "")) == ("infra", True)

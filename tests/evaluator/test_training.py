@@ -1,0 +1,206 @@
+"""The recipe in the test's own process, on a model of a few thousand parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from linearch.config import TrainingConfig
+from linearch.errors import ConfigError
+from linearch.evaluator.batches import open_batches
+from linearch.evaluator.checkpoint import load_weights, model_tensors, save_tensors
+from linearch.evaluator.recipe import Recipe, make_recipe
+from linearch.evaluator.training import train
+from linearch.search_space.backbone import Backbone, BackboneConfig
+from linearch.search_space.loading import load_mixer_class
+
+CPU = torch.device("cpu")
+MakeModel = Callable[..., Backbone]
+
+_RECIPE = make_recipe(
+    TrainingConfig(warmup_steps=3, cooldown_fraction=0.25),
+    tokens=20 * 4 * 16,
+    learning_rate=1e-2,
+    seed=5,
+    batch_size=4,
+    seq_len=16,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def make_model(mixer_source: Callable[..., str]) -> MakeModel:
+    def make(**lines: str) -> Backbone:
+        config = BackboneConfig(vocab_size=256, d_model=8, n_layers=2, n_heads=1, mlp_width=8)
+        torch.manual_seed(0)
+        return Backbone(config, load_mixer_class(mixer_source(**lines), "trained"))
+
+    return make
+
+
+@pytest.fixture
+def tokens(text_file: Path) -> Iterator[int]:
+    descriptor = os.open(text_file, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def _train(
+    model: Backbone, tokens: int, recipe: Recipe, checkpoint: Path, resume: Path | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    batches = open_batches("uint8", tokens, recipe, CPU)
+
+    def report(event: str, **values: Any) -> None:
+        events.append({"event": event, **values})
+
+    return train(model, batches, recipe, checkpoint, resume, report), events
+
+
+def test_the_rate_warms_up_stays_and_falls_towards_zero() -> None:
+    rates = [_RECIPE.rate(step) / _RECIPE.learning_rate for step in range(20)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[3:15] == pytest.approx([1.0] * 12)
+    assert rates[15:] == pytest.approx([5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+
+
+def test_a_rung_smaller_than_one_batch_is_refused() -> None:
+    with pytest.raises(ConfigError, match="less than one batch"):
+        make_recipe(
+            TrainingConfig(), tokens=63, learning_rate=1.0, seed=0, batch_size=4, seq_len=16
+        )
+
+
+def test_training_learns_and_reports_its_way(
+    make_model: MakeModel, tokens: int, tmp_path: Path
+) -> None:
+    outcome, events = _train(make_model(), tokens, _RECIPE, tmp_path / "checkpoint")
+    assert outcome == {"diverged": False, "steps": 20}
+    assert events[0] == {"event": "started", "step": 0}
+    progress = [event for event in events if event["event"] == "progress"]
+    assert progress[-1]["step"] == 20
+    assert progress[-1]["loss"] < progress[0]["loss"] - 0.5
+
+
+def test_going_on_from_a_checkpoint_equals_never_having_stopped(
+    make_model: MakeModel, tokens: int, tmp_path: Path
+) -> None:
+    longer = replace(_RECIPE, total_steps=40, cooldown_steps=10)
+    whole, _ = _train(make_model(), tokens, longer, tmp_path / "whole")
+    _train(make_model(), tokens, _RECIPE, tmp_path / "short")
+    resumed = make_model()
+    outcome, events = _train(resumed, tokens, longer, tmp_path / "both", tmp_path / "short")
+
+    assert events[0] == {"event": "started", "step": 15}
+    assert outcome == whole
+    expected = safetensors.torch.load_file(tmp_path / "whole")
+    found = safetensors.torch.load_file(tmp_path / "both")
+    assert found["step"] == 30
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6)
+
+
+def test_the_checkpoint_is_from_before_the_cooldown(
+    make_model: MakeModel, tokens: int, tmp_path: Path
+) -> None:
+    model = make_model()
+    _train(model, tokens, _RECIPE, tmp_path / "checkpoint")
+    stored = safetensors.torch.load_file(tmp_path / "checkpoint")
+    assert stored["step"] == 15
+    assert not torch.equal(stored["model.embedding.weight"], model.embedding.weight)
+
+
+def test_a_checkpoint_from_too_late_is_refused(
+    make_model: MakeModel, tokens: int, tmp_path: Path
+) -> None:
+    _train(make_model(), tokens, _RECIPE, tmp_path / "late")
+    shorter = replace(_RECIPE, total_steps=10, cooldown_steps=2)
+    with pytest.raises(ValueError, match="too late"):
+        _train(make_model(), tokens, shorter, tmp_path / "unused", tmp_path / "late")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_that_is_no_number_ends_training_at_once(
+    value: str, make_model: MakeModel, tokens: int, tmp_path: Path
+) -> None:
+    init = "self.calls = 0"
+    forward = f"self.calls += 1\nif self.calls > 6: y = y * float('{value}')"
+    model = make_model(init=init, forward=forward)
+    outcome, events = _train(model, tokens, _RECIPE, tmp_path / "checkpoint")
+    assert outcome == {"diverged": True, "steps": 7}
+    assert not (tmp_path / "checkpoint").exists()
+    assert all(event["loss"] < 10 for event in events if event["event"] == "progress")
+
+
+def test_a_batch_depends_on_the_seed_and_its_number_alone(tokens: int) -> None:
+    longer = replace(_RECIPE, total_steps=40)
+    batches, same = (open_batches("uint8", tokens, recipe, CPU) for recipe in (_RECIPE, longer))
+    other = open_batches("uint8", tokens, replace(_RECIPE, seed=6), CPU)
+    same(3)
+    inputs, labels = batches(7)
+    assert inputs.shape == labels.shape == (4, 16)
+    assert torch.equal(inputs, same(7)[0])
+    assert not torch.equal(inputs, same(8)[0])
+    assert not torch.equal(inputs, other(7)[0])
+
+
+def test_the_label_of_a_token_is_the_next_token_of_the_file(text_file: Path, tokens: int) -> None:
+    inputs, labels = open_batches("uint8", tokens, _RECIPE, CPU)(0)
+    assert torch.equal(inputs[:, 1:], labels[:, :-1])
+    assert bytes([*inputs[0].tolist(), int(labels[0, -1])]) in text_file.read_bytes()
+
+
+def test_wide_tokens_are_read_as_unsigned(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.bin"
+    path.write_bytes(b"".join(n.to_bytes(2, "little") for n in range(65_536)))
+    with path.open("rb") as file:
+        inputs, labels = open_batches("uint16", file.fileno(), _RECIPE, CPU)(0)
+    assert torch.equal(labels, inputs + 1)
+    assert inputs.max() > 32_767
+
+
+def test_rows_of_a_task_come_in_order_and_again_from_the_first(tmp_path: Path) -> None:
+    rows = torch.arange(6 * 16, dtype=torch.int32).view(6, 16)
+    safetensors.torch.save_file({"inputs": rows, "labels": -rows}, tmp_path / "rows")
+    with (tmp_path / "rows").open("rb") as file:
+        batches = open_batches("rows", file.fileno(), _RECIPE, CPU)
+    inputs, labels = batches(1)
+    assert torch.equal(inputs, rows[[4, 5, 0, 1]].long())
+    assert torch.equal(labels, -inputs)
+
+
+def test_shared_parameters_are_stored_once_and_loaded_everywhere(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    init = "self.again = self.proj\nself.register_buffer('kept', torch.ones(2))"
+    init += "\nself.register_buffer('derived', torch.ones(3), persistent=False)"
+    model, other = make_model(init=init), make_model(init=init)
+    torch.nn.init.normal_(model.blocks[0].mixer.proj.weight)
+    tensors = model_tensors(model)
+    assert sum(tensor.numel() for tensor in tensors.values()) == 2 * 2 + sum(
+        parameter.numel() for parameter in model.parameters()
+    )
+    save_tensors(tensors, tmp_path / "weights")
+    load_weights(other, tmp_path / "weights")
+    assert torch.equal(other.blocks[0].mixer.again.weight, model.blocks[0].mixer.proj.weight)
+
+
+def test_weights_of_another_model_are_refused(make_model: MakeModel, tmp_path: Path) -> None:
+    save_tensors(model_tensors(make_model()), tmp_path / "weights")
+    with pytest.raises(ValueError, match="extra"):
+        load_weights(make_model(init="self.extra = nn.Linear(2, 2)"), tmp_path / "weights")
