@@ -81,9 +81,10 @@ class LadderConfig(Section):
 
 
 class RecallConfig(Section):
-    """The MQAR probe (Zoology, arXiv 2312.04927), run on survivors while time allows."""
+    """The recall probes, run on survivors while time allows; by default MQAR (arXiv 2312.04927)."""
 
     enabled: bool = True
+    tasks: tuple[str, ...] = ("mqar",)
     vocab_size: int = Field(64, ge=8)
     seq_len: int = Field(64, ge=8)
     n_pairs: int = Field(8, ge=1)

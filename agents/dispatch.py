@@ -198,19 +198,20 @@ class Dispatcher:
             note = f"{what}: {result.status}: {result.reason}"
             return Ended(candidate=candidate, note=note, is_trial=True, check=check)
         trial.checkpoint_hash = self._store.trial(trial.id).checkpoint_hash
-        self._drop_checkpoints_below(candidate, trial)
+        self._drop_spent_checkpoints(candidate, trial)
         if trial.key.rung == 0 and trial.key.task == "corpus":
             self.forecast.observe(trial.tokens, result.wall_s)
         return Ended(candidate=candidate, note=f"{what}: {_score(result)}", is_trial=True)
 
-    def _drop_checkpoints_below(self, candidate: Candidate, trial: Trial) -> None:
-        """Frees the files of lower rungs that nothing will continue from any more."""
-        for key, below in candidate.trials.items():
-            if (key.task, key.seed) == (trial.key.task, trial.key.seed) and (
-                key.rung < trial.key.rung and below.checkpoint_hash is not None
-            ):
-                self._store.drop_checkpoint(below.id)
-                below.checkpoint_hash = None
+    def _drop_spent_checkpoints(self, candidate: Candidate, trial: Trial) -> None:
+        """Frees the files that nothing will continue from: lower rungs, and beaten rates."""
+        best = candidate.best(trial.key.rung, trial.key.seed)
+        for key, other in candidate.trials.items():
+            is_same_climb = (key.task, key.seed) == (trial.key.task, trial.key.seed)
+            is_spent = is_same_climb and key.rung <= trial.key.rung and other is not best
+            if is_spent and other.checkpoint_hash is not None:
+                self._store.drop_checkpoint(other.id)
+                other.checkpoint_hash = None
 
 
 def _judge_first(candidate: Candidate, wanted: Wanted) -> bool:
@@ -224,10 +225,8 @@ def _describe(trial: Trial) -> str:
 
 
 def _score(result: TrialResult) -> str:
-    shown = {"val_bpb": "{:.3f} bits per byte", "recall_mqar": "{:.1%} recalled"}
-    parts = [
-        text.format(value)
-        for name, text in shown.items()
-        if (value := result.metrics.get(name)) is not None
-    ]
-    return ", ".join(parts) or "no score"
+    known = {name: value for name, value in result.metrics.items() if value is not None}
+    if "val_bpb" in known:
+        return f"{known['val_bpb']:.3f} bits per byte"
+    recalled = [value for name, value in known.items() if name.startswith("recall_")]
+    return f"{recalled[0]:.1%} recalled" if recalled else "no score"

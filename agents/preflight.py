@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 
 from ..config import RunConfig
@@ -11,6 +12,8 @@ from ..evaluator.corpus import load_corpus, validation_windows
 from .objectives import check_objectives
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Proposer
+
+_EVALUATOR = f"{__package__.rpartition('.')[0]}.evaluator"
 
 
 def default_profile() -> str:
@@ -79,6 +82,10 @@ def _check_names(config: RunConfig) -> None:
             f"ladder.noise_baseline is {config.ladder.noise_baseline!r}, which is not among the "
             f"baselines {', '.join(config.baselines)}; add it, or name one of them."
         )
+    folder = resources.files(f"{_EVALUATOR}").joinpath("tasks")
+    for task in config.recall.tasks:  # looked up as a file, since importing tasks imports torch
+        if not folder.joinpath(f"{task}.py").is_file():
+            raise ConfigError(f"There is no task {task!r} in recall.tasks; one is 'mqar'.")
 
 
 def _check_corpus(config: RunConfig) -> None:

@@ -117,10 +117,11 @@ def _recall(candidate: Candidate, board: Board, config: RunConfig) -> Iterator[W
     best = candidate.best(last, config.seed)
     if not config.recall.enabled or best is None or best.val_bpb is None:
         return
-    key = TrialKey(task="mqar", rung=last, seed=config.seed, learning_rate=best.key.learning_rate)
-    yield Wanted(
-        architecture_id=candidate.id,
-        key=key,
-        tokens=config.recall.train_tokens,
-        priority=(2.0, best.val_bpb),
-    )
+    rate = best.key.learning_rate
+    for task in config.recall.tasks:
+        yield Wanted(
+            architecture_id=candidate.id,
+            key=TrialKey(task=task, rung=last, seed=config.seed, learning_rate=rate),
+            tokens=config.recall.train_tokens,
+            priority=(2.0, best.val_bpb),
+        )

@@ -11,33 +11,59 @@ from typing import TYPE_CHECKING, Any
 from .results import GateResult, Judgement, TrialResult, TrialSpec, TrialStatus
 
 if TYPE_CHECKING:
-    from .corpus import Corpus, load_corpus
+    from .corpus import Corpus, load_corpus, validation_windows
+    from .correlation import Correlation, kendall, spearman
     from .judge import Judge
     from .ray_pool import Finished, JudgeJob, RayPool, TrialJob
+    from .statistics import (
+        NoiseFloor,
+        noise_deviations,
+        noise_floor,
+        rank_with_ties,
+        resolution_bpb,
+    )
 
 _LAZY = {
     "Corpus": "corpus",
+    "Correlation": "correlation",
     "Finished": "ray_pool",
     "Judge": "judge",
     "JudgeJob": "ray_pool",
+    "NoiseFloor": "statistics",
     "RayPool": "ray_pool",
     "TrialJob": "ray_pool",
+    "kendall": "correlation",
     "load_corpus": "corpus",
+    "noise_deviations": "statistics",
+    "noise_floor": "statistics",
+    "rank_with_ties": "statistics",
+    "resolution_bpb": "statistics",
+    "spearman": "correlation",
+    "validation_windows": "corpus",
 }
 
 __all__ = [
     "Corpus",
+    "Correlation",
     "Finished",
     "GateResult",
     "Judge",
     "JudgeJob",
     "Judgement",
+    "NoiseFloor",
     "RayPool",
     "TrialJob",
     "TrialResult",
     "TrialSpec",
     "TrialStatus",
+    "kendall",
     "load_corpus",
+    "noise_deviations",
+    "noise_floor",
+    "rank_with_ties",
+    "resolution_bpb",
+    "spearman",
+    "validation_windows",
 ]
 
 

@@ -12,14 +12,15 @@ from .. import __version__
 from .sandbox.limits import LAYERS
 
 
-def environment(*, device_name: str | None, threads: int, corpus: str) -> dict[str, Any]:
-    """`device_name`: the GPU's, or None to name the CPU; `corpus`: the hash of the data."""
+def environment(*, device: str, gpu_name: str | None, threads: int, corpus: str) -> dict[str, Any]:
+    """`device`: "cpu" or "cuda"; `corpus`: the hash of the data."""
     return {
         "linearch": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device_name": device_name or _cpu_name(),
+        "device": device,
+        "machine": gpu_name or _cpu_name(),
         "threads": threads,
         "corpus": corpus,
         "sandbox": list(LAYERS),

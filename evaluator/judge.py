@@ -18,7 +18,7 @@ from .sandbox.limits import MIB, Limits
 from .sandbox.supervisor import Sandbox
 from .trial import Trial
 
-_DEVICE_NAME_S = 120.0
+_GPU_NAME_S = 120.0
 
 
 class Judge:
@@ -72,20 +72,21 @@ class Judge:
 
     @cached_property
     def _corpus(self) -> Corpus:
-        return load_corpus(self._config.data, self._folder / "corpus")
+        return load_corpus(self._config.data, self._folder)
 
     @cached_property
     def _environment(self) -> dict[str, Any]:
         return environment(
-            device_name=self._device_name() if self._device == "cuda" else None,
+            device=self._device,
+            gpu_name=self._gpu_name() if self._device == "cuda" else None,
             threads=self._config.workers.threads_per_trial,
             corpus=self._corpus.identity,
         )
 
-    def _device_name(self) -> str | None:
+    def _gpu_name(self) -> str | None:
         """The GPU's name, from a child with no candidate in it: CUDA never starts in this one."""
         limits = Limits(
-            wall_s=_DEVICE_NAME_S,
+            wall_s=_GPU_NAME_S,
             memory_bytes=self._config.workers.memory_limit_mib * MIB,
             caps_address_space=False,
         )

@@ -22,14 +22,16 @@ class Arguments:
         self._fixed_by: dict[str, str] = {}
         self._first: tuple[str, torch.device] | None = None
 
-    def tensor(self, name: str, x: Tensor | None, axes: str) -> None:
-        """Check a floating tensor against axes such as "B T H K"; None passes."""
-        if x is None:
-            return
+    def tensor(self, name: str, x: Tensor, axes: str) -> None:
+        """Check a floating tensor against axes such as "B T H K"."""
         self.placed(name, x)
         if not x.is_floating_point():
             raise self.error(f"{name} has dtype {x.dtype}; wanted a floating dtype")
         self.shape(name, x, axes)
+
+    def optional(self, name: str, x: Tensor | None, axes: str) -> None:
+        if x is not None:
+            self.tensor(name, x, axes)
 
     def one_of(self, name: str, x: Tensor | None, choices: Sequence[str]) -> None:
         """Check a tensor against the one of `choices` that has its rank; None passes."""

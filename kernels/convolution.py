@@ -39,10 +39,10 @@ def short_convolution(
     check = Arguments("short_convolution")
     check.tensor("x", x, "B T D")
     check.tensor("weight", weight, "D W")
-    check.tensor("bias", bias, "D")
+    check.optional("bias", bias, "D")
     earlier = weight.shape[1] - 1
     check.fix("W-1", earlier, "weight")
-    check.tensor("initial_state", initial_state, "B W-1 D")
+    check.optional("initial_state", initial_state, "B W-1 D")
     if activation not in (None, "silu"):
         raise check.error(f"activation is {activation!r}; wanted 'silu' or None")
     if initial_state is None:

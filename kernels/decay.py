@@ -104,10 +104,10 @@ def _check(
     check.tensor("v", v, "B T HV V")
     check.multiple("v", "HV", "H", "q")
     check.one_of("log_decay", log_decay, ("H|HV", "B T H|HV", "B T H|HV K"))
-    check.tensor("value_log_decay", value_log_decay, "B T HV V")
-    check.tensor("bonus", bonus, "H|HV K")
+    check.optional("value_log_decay", value_log_decay, "B T HV V")
+    check.optional("bonus", bonus, "H|HV K")
     if normalise:
         check.fix("V+1", v.shape[-1] + 1, "v with its normaliser")
-    check.tensor("initial_state", initial_state, "B HV K V+1" if normalise else "B HV K V")
+    check.optional("initial_state", initial_state, "B HV K V+1" if normalise else "B HV K V")
     check.log_decay_values("log_decay", log_decay)
     check.log_decay_values("value_log_decay", value_log_decay)

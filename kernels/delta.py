@@ -102,9 +102,9 @@ def _check_delta(
     check.multiple("k", "nT", "T", "q")
     check.tensor("v", v, "B nT H V")
     check.tensor("beta", beta, "B nT H")
-    check.tensor("erase_key", erase_key, "B nT H K")
+    check.optional("erase_key", erase_key, "B nT H K")
     check.one_of("log_decay", log_decay, ("H", "B T H", "B T H K"))
-    check.tensor("initial_state", initial_state, "B H K V")
+    check.optional("initial_state", initial_state, "B H K V")
     _check_values(check, beta, log_decay)
 
 
@@ -122,7 +122,7 @@ def _check_oja(
     check.tensor("v", v, "B T H V")
     check.tensor("beta", beta, "B T H")
     check.one_of("log_decay", log_decay, ("H", "B T H", "B T H V"))
-    check.tensor("initial_state", initial_state, "B H K V")
+    check.optional("initial_state", initial_state, "B H K V")
     _check_values(check, beta, log_decay)
 
 

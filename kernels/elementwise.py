@@ -32,7 +32,7 @@ def scan(
     check = Arguments("scan")
     check.tensor("x", x, "B T D")
     check.one_of("log_decay", log_decay, ("D", "B T D"))
-    check.tensor("initial_state", initial_state, "B D")
+    check.optional("initial_state", initial_state, "B D")
     check.log_decay_values("log_decay", log_decay)
     dtype = working_dtype(x, initial_state)
     log_decay = log_decay.to(dtype).expand_as(x)

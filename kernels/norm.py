@@ -38,7 +38,7 @@ def rms_norm(
     axes = " ".join([f"axis{i}" for i in range(x.dim() - 1)] + ["D"])
     check.tensor("x", x, axes)
     check.tensor("weight", weight, "D")
-    check.tensor("gate", gate, axes)
+    check.optional("gate", gate, axes)
     if activation not in _ACTIVATIONS:
         raise check.error(f"activation is {activation!r}; wanted one of {', '.join(_ACTIVATIONS)}")
     dtype = working_dtype(x, weight)

@@ -25,7 +25,8 @@ def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = next((x.device.type for x in args if isinstance(x, Tensor)), None)
+        given = (*args, *kwargs.values())
+        device = next((x.device.type for x in given if isinstance(x, Tensor)), None)
         if device is None or not torch.is_autocast_enabled(device):
             return function(*args, **kwargs)
         with torch.autocast(device, enabled=False):

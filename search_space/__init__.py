@@ -40,12 +40,12 @@ _HOME = {
     "source_hash": "source_check",
     "state_bytes": "contract",
 }
-__all__ = [  # noqa: RUF022 (sorted as in _HOME)
+__all__ = [
     "BASELINES",
+    "CONTRACT",
     "Backbone",
     "BackboneConfig",
     "Baseline",
-    "CONTRACT",
     "CheckedSource",
     "State",
     "TokenMixer",

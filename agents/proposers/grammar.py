@@ -81,7 +81,9 @@ class GrammarProposer:
         if method != "steer" and parents:
             return self._mutate(parents[0], genomes, rng, n_genes=rng.choice((1, 2)) + attempt // 8)
         genome = steered_genome(known, self._space, seed=rng.getrandbits(32))
-        return Draft(genome=genome, how="Drawn by a sampler that learns from the scores of this run.")
+        return Draft(
+            genome=genome, how="Drawn by a sampler that learns from the scores of this run."
+        )
 
     def _mutate(
         self, parent: Measured, genomes: dict[str, Genome], rng: random.Random, n_genes: int

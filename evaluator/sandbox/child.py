@@ -79,5 +79,8 @@ def _where(error: Exception) -> str:
 def _start(device: str) -> torch.device:
     """CUDA comes up before any confinement: its start needs calls that a candidate does not."""
     if device == "cuda":
+        # The same seed shall give the same model, where an operator has a deterministic form.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.zeros((), device=device)
     return torch.device(device)

@@ -105,6 +105,7 @@ def _inverse_of_unit_lower(lower: Tensor) -> Tensor:
     Half the cost of solving for the right-hand sides on a CPU, and the backward pass needs it too.
     """
     identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-    return torch.linalg.solve_triangular(
+    inverse: Tensor = torch.linalg.solve_triangular(
         lower, identity.expand_as(lower), upper=False, unitriangular=True
     )
+    return inverse

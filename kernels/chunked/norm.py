@@ -42,7 +42,7 @@ class _Norm(torch.autograd.Function):
         grad_gate = None
         if gate is not None:
             grad, grad_gate = _pull_gate(grad, normed * weight, gate, ctx.silu)
-        grad_weight = (grad * normed).flatten(0, -2).sum(0)
+        grad_weight = (grad * normed).reshape(-1, weight.shape[0]).sum(0)
         grad_normed = grad * weight
         along = (grad_normed * normed).mean(-1, keepdim=True)
         grad_x = grad_normed.sub_(normed.mul_(along)).mul_(inverse_rms)

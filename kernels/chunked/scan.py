@@ -62,7 +62,7 @@ def _recur(x: Tensor, decay: Tensor, start: Tensor | None) -> Tensor:
     missing = chunks * chunk - length
     h = F.pad(x, (0, 0, 0, missing)) if missing else x.clone(memory_format=torch.contiguous_format)
     h = h.view(batch, chunks, chunk, width)
-    decay = F.pad(decay, (0, 0, 0, missing)).view(batch, chunks, chunk, width)
+    decay = F.pad(decay, (0, 0, 0, missing)).reshape(batch, chunks, chunk, width)
     for i in range(1, chunk):
         h[:, :, i].addcmul_(decay[:, :, i], h[:, :, i - 1])
     through = decay.cumprod(2)  # from the chunk's start

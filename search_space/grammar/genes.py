@@ -180,6 +180,11 @@ def _conv_over(conv_width: Value) -> tuple[Value, ...]:
     return tuple(GENES["conv_over"]) if conv_width else (None,)
 
 
+def _value_width(update: Value) -> tuple[Value, ...]:
+    # Two values a token are projected already; doubled, they would leave the MLP no parameters.
+    return ("full",) if update == "product" else tuple(GENES["value_width"])
+
+
 def _local(key: Value) -> tuple[Value, ...]:
     # A tied key says when to forget, not where to look, so it cannot address a window.
     return ("none", "value", "conv8", "conv16") if key == "tied" else tuple(GENES["local"])
@@ -205,6 +210,7 @@ _RULES: dict[str, Rule] = {
     "normaliser": _normaliser,
     "bonus": _bonus,
     "conv_over": _conv_over,
+    "value_width": _value_width,
     "local": _local,
     "mix": _mix,
     "output_norm": _output_norm,

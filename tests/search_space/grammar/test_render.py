@@ -149,7 +149,9 @@ def test_every_description_says_why_and_what_to_expect() -> None:
 
 def test_only_the_code_that_the_genes_need_is_written() -> None:
     plain = render(KNOWN["linear_attention"])
-    assert not re.search("log_decay|beta|conv|gate|window|share", plain.split("class Mixer")[1][200:])
+    assert not re.search(
+        "log_decay|beta|conv|gate|window|share", plain.split("class Mixer")[1][200:]
+    )
     assert "if " not in plain.split("def forward")[1]
 
 

@@ -1,0 +1,163 @@
+"""The leaderboard as data frames, and how each column is shown.
+
+The first frame is what the CSV holds; the table shows it with a few columns made for the eye.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from streamlit import column_config as column
+
+from ..db import LeaderboardRow, StatisticRow
+from .wording import interval
+
+Deviations = Mapping[tuple[str | None, int | None], float]  # by architecture and rung
+
+ORIGIN_COLOURS = {
+    "grammar": "#4c6ef5",
+    "random": "#9775fa",
+    "llm": "#15aabf",
+    "baseline": "#f08c00",
+    "reference": "#868e96",
+}
+_NAME_PX = 250
+
+
+def origin_of(row: LeaderboardRow) -> str:
+    """Who wrote it; references are baselines outside the competition."""
+    return "reference" if row.is_reference else row.origin
+
+
+def deviations_of(deltas: Iterable[StatisticRow]) -> Deviations:
+    """By how many deviations of the noise each row is better than the baseline."""
+    return {
+        (row.architecture_id, row.rung): row.detail["noise_deviations"]
+        for row in deltas
+        if row.detail and row.detail.get("noise_deviations") is not None
+    }
+
+
+def scored_frame(
+    rows: Iterable[LeaderboardRow], deviations: Deviations, ties: Counter[int | None]
+) -> pd.DataFrame:
+    """One line a row, in the given order; `ties` counts the members of each tie group."""
+    return pd.DataFrame(
+        {
+            "rank": row.rank,
+            "tie": "=" if row.tie is not None and ties[row.tie] > 1 else "",
+            "name": row.name,
+            "by": origin_of(row),
+            "rung": row.rung,
+            "tokens": row.tokens,
+            "val_bpb": row.val_bpb,
+            "delta": row.delta,
+            "delta_low": row.delta_low,
+            "delta_high": row.delta_high,
+            "noise_deviations": deviations.get((row.id, row.rung)),
+            "pareto_rank": row.pareto_rank,
+            "recall_mqar": row.recall_mqar,
+            "n_params": row.n_params,
+            "state_bytes": row.state_bytes,
+            "tokens_per_s": row.tokens_per_s,
+            "peak_memory_bytes": row.peak_memory_bytes,
+            "family": row.family,
+            "pattern": row.pattern,
+            "n_seeds": row.n_seeds,
+            "learning_rate": row.learning_rate,
+            "trial": row.trial_id,
+            "id": row.id,
+            "motivation": row.motivation,
+        }
+        for row in rows
+    )
+
+
+def scored_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with what the table shows in the place of bare numbers."""
+    lows, highs = (frame[side].astype(object) for side in ("delta_low", "delta_high"))
+    bounds = zip(lows.where(lows.notna(), None), highs.where(highs.notna(), None), strict=True)
+    return frame.assign(
+        by=[[origin] for origin in frame["by"]],
+        interval=[interval(low, high) for low, high in bounds],
+        front=["●" if rank == 0 else "" for rank in frame["pareto_rank"]],
+    )
+
+
+def scored_columns(baseline: str) -> dict[str, Any]:
+    """Headings, units and explanations in the order shown; `baseline` is what deltas refer to."""
+    return {
+        "rank": column.NumberColumn("#", width=48, pinned=True, help="Higher rungs come first."),
+        "tie": column.TextColumn(
+            "tie", width=40, pinned=True, help="= : within the noise of others of this rank."
+        ),
+        "name": column.TextColumn("name", pinned=True, width=_NAME_PX),
+        "by": _origin_column(),
+        "rung": column.NumberColumn("rung", help="The highest level of training with a score."),
+        "val_bpb": column.NumberColumn(
+            "val bits/byte", format="%.3f", help="On held-out text, mean over seeds; lower wins."
+        ),
+        "delta": column.NumberColumn(
+            "Δ bits/byte", format="%+.3f", help=f"Against {baseline}; below zero is better."
+        ),
+        "interval": column.TextColumn("Δ 95 %", help="What the seed noise leaves of Δ."),
+        "noise_deviations": column.NumberColumn(
+            "σ better",
+            format="%+.1f",
+            help=f"How many deviations of the seed noise it is better than {baseline}.",
+        ),
+        "front": column.TextColumn("Pareto", help="● no row of its rung beats it in all."),
+        "recall_mqar": column.NumberColumn(
+            "recall", format="percent", help="Multi-query associative recall, where it was run."
+        ),
+        "n_params": column.NumberColumn("parameters", format="localized"),
+        "state_bytes": column.NumberColumn("state", format="bytes", help="Of one sequence."),
+        "tokens_per_s": column.NumberColumn("tokens/s", format="localized", help="In training."),
+        "peak_memory_bytes": column.NumberColumn("peak memory", format="bytes"),
+        "family": column.TextColumn("family", width="medium"),
+        "pattern": column.TextColumn("layers", help="L: its mixer, A: window attention."),
+        "n_seeds": column.NumberColumn("seeds", help="Trainings behind the number."),
+        "trial": column.TextColumn("trial", help="The first of the trainings behind the number."),
+        "id": column.TextColumn("id"),
+    }
+
+
+def unscored_frame(rows: Iterable[LeaderboardRow]) -> pd.DataFrame:
+    """What has no score and why."""
+    return pd.DataFrame(
+        {
+            "number": row.number,
+            "name": row.name,
+            "by": [origin_of(row)],
+            "state": row.state,
+            "gate": row.rejected_by,
+            "reason": row.reason,
+            "family": row.family,
+            "id": row.id,
+        }
+        for row in rows
+    )
+
+
+def unscored_columns() -> dict[str, Any]:
+    return {
+        "number": column.NumberColumn("no.", width=48, pinned=True),
+        "name": column.TextColumn("name", pinned=True, width=_NAME_PX),
+        "by": _origin_column(),
+        "state": column.TextColumn("state"),
+        "gate": column.TextColumn("gate", help="The check that rejected it."),
+        "reason": column.TextColumn("why", width="large"),
+        "family": column.TextColumn("family"),
+        "id": column.TextColumn("id"),
+    }
+
+
+def _origin_column() -> Any:
+    names: Sequence[str] = list(ORIGIN_COLOURS)
+    colours = list(ORIGIN_COLOURS.values())
+    return column.MultiselectColumn(
+        "by", options=names, color=colours, help="Who wrote it; references do not compete."
+    )

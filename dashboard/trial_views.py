@@ -1,0 +1,127 @@
+"""An architecture's trials: their training curves and everything measured in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+from streamlit import column_config as column
+
+from ..db import CURVE, TrialDetail
+from .wording import DASH
+
+_FORMATS = {  # metric: heading, format
+    "val_bpb": ("val bits/byte", "%.4f"),
+    "recall_mqar": ("recall", "percent"),
+    "tokens_per_s": ("tokens/s", "localized"),
+    "step_time_s": ("s/step", "%.4f"),
+    "peak_memory_bytes": ("peak memory", "bytes"),
+    "train_wall_s": ("training s", "%.1f"),
+}
+
+
+def show_curves(trials: Sequence[TrialDetail]) -> None:
+    """Training loss over tokens, in bits or nats."""
+    if not any(item.curves.get(CURVE) for item in trials):
+        st.info("No training curve is stored yet.")
+        return
+    unit = st.segmented_control(
+        "Unit", ["bits", "nats"], default="bits", key="curve_unit", label_visibility="collapsed"
+    )
+    st.plotly_chart(curve_figure(trials, unit or "bits"), key="curves")
+    st.caption("As the training process reported it: shown, never ranked.")
+
+
+def curve_figure(trials: Sequence[TrialDetail], unit: str) -> go.Figure:
+    """One line a trial; nats are stored."""
+    figure = go.Figure()
+    per_nat = 1 / math.log(2) if unit == "bits" else 1.0
+    for item in trials:
+        points = [(step, loss) for step, loss in item.curves.get(CURVE, ()) if loss is not None]
+        figure.add_scatter(
+            x=[step for step, _ in points],
+            y=[loss * per_nat for _, loss in points],
+            mode="lines",
+            name=trial_label(item),
+            hovertemplate=f"%{{x:,}} tokens, %{{y:.3f}} {unit}",
+        )
+    figure.update_xaxes(title="tokens seen")
+    figure.update_yaxes(title=f"training loss ({unit} a token)")
+    return figure.update_layout(
+        height=380,
+        uirevision="curves",
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+        margin={"t": 30, "b": 40, "r": 10},
+    )
+
+
+def trial_label(item: TrialDetail) -> str:
+    trial = item.trial
+    task = "" if trial.task == "corpus" else f"{trial.task} "
+    return f"{task}rung {trial.rung}, seed {trial.seed}, rate {trial.learning_rate:g}"
+
+
+def show_trials(trials: Sequence[TrialDetail]) -> None:
+    """Every trial with its id and its measurements; one column for each metric that occurs."""
+    if not trials:
+        st.info("It was never trained.")
+        return
+    st.dataframe(
+        trials_frame(trials),
+        key="trials",
+        hide_index=True,
+        placeholder=DASH,
+        column_config=_trial_columns(trials),
+    )
+    for item in trials:
+        if item.trial.reason:
+            st.caption(
+                f"`{item.trial.id}` {item.trial.status or item.trial.state}: {item.trial.reason}"
+            )
+    with st.expander("Where they ran", key="environments"):
+        st.json({item.trial.id: item.trial.environment for item in trials}, expanded=2)
+
+
+def trials_frame(trials: Sequence[TrialDetail]) -> pd.DataFrame:
+    metrics = _metrics(trials)
+    return pd.DataFrame(
+        {
+            "trial": item.trial.id,
+            "task": item.trial.task,
+            "rung": item.trial.rung,
+            "tokens": item.trial.tokens,
+            "seed": item.trial.seed,
+            "learning_rate": item.trial.learning_rate,
+            "state": item.trial.status or item.trial.state,
+            **{name: item.metrics.get(name) for name in metrics},
+            "wall_s": item.trial.wall_s,
+            "device": item.trial.device,
+            "attempts": item.trial.attempts,
+        }
+        for item in trials
+    )
+
+
+def _metrics(trials: Sequence[TrialDetail]) -> list[str]:
+    """Those that occur: the well-known in their order, then the others."""
+    found = {name for item in trials for name in item.metrics}
+    return [name for name in _FORMATS if name in found] + sorted(found - set(_FORMATS))
+
+
+def _trial_columns(trials: Sequence[TrialDetail]) -> dict[str, Any]:
+    known = {
+        name: column.NumberColumn(heading, format=style)
+        for name, (heading, style) in _FORMATS.items()
+        if name in _metrics(trials)
+    }
+    return known | {
+        "trial": column.TextColumn("trial", pinned=True),
+        "tokens": column.NumberColumn("tokens", format="localized"),
+        "learning_rate": column.NumberColumn("rate", format="%g"),
+        "wall_s": column.NumberColumn("took s", format="%.1f"),
+    }

@@ -1,0 +1,44 @@
+"""Which form runs: one token alone is a naive step, else chunked, unless asked or forced."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from linearch.kernels import chunk_decay, force_form
+from linearch.kernels.forms import choose_form
+
+
+def test_one_token_runs_as_one_naive_step() -> None:
+    assert choose_form(None, length=1) == "naive"
+    assert choose_form(None, length=2) == "chunked"
+    assert choose_form("chunked", length=1) == "chunked"
+
+
+def test_a_forced_form_overrides_every_request_inside() -> None:
+    with force_form("naive"):
+        assert choose_form("chunked", length=100) == "naive"
+        with force_form("chunked"):
+            assert choose_form(None, length=1) == "chunked"
+        assert choose_form(None, length=100) == "naive"
+    assert choose_form(None, length=100) == "chunked"
+
+
+def test_a_forced_form_ends_with_its_block_even_on_an_error() -> None:
+    with pytest.raises(RuntimeError, match="inside"), force_form("naive"):
+        raise RuntimeError("inside")
+    assert choose_form(None, length=2) == "chunked"
+
+
+def test_forms_differ_in_rounding_alone() -> None:
+    q, k, v = torch.randn(3, 1, 40, 2, 4).unbind()
+    with force_form("naive"):
+        naive, _ = chunk_decay(q, k, v)
+    chunked, _ = chunk_decay(q, k, v)
+    assert not torch.equal(naive, chunked)
+    torch.testing.assert_close(naive, chunked)
+
+
+def test_an_unknown_form_is_refused_when_forced() -> None:
+    with pytest.raises(ValueError, match="form is 'fast'"), force_form("fast"):  # type: ignore[arg-type]
+        pass

@@ -1,0 +1,61 @@
+"""Non-contiguous tensors, and the expanded gradient of a sum, give what contiguous ones give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from linearch import kernels
+
+QKV = {"q": (2, 40, 2, 4), "k": (2, 40, 2, 4), "v": (2, 40, 2, 6)}
+START = {"initial_state": (2, 2, 4, 6)}
+BETA = {"beta": (2, 40, 2)}
+SEQUENCE = {"x": (2, 40, 6)}
+
+OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
+    (kernels.chunk_decay, QKV | START),
+    (kernels.chunk_decay, QKV | START | {"log_decay": (2, 40, 2)}),
+    (kernels.chunk_decay, QKV | {"log_decay": (2, 40, 2, 4), "value_log_decay": (2, 40, 2, 6)}),
+    (kernels.chunk_decay, QKV | START | {"bonus": (2, 4)}),
+    (kernels.chunk_delta, QKV | BETA | START | {"log_decay": (2, 40, 2)}),
+    (kernels.chunk_delta, QKV | BETA | {"erase_key": (2, 40, 2, 4), "log_decay": (2, 40, 2, 4)}),
+    (kernels.chunk_oja, QKV | BETA | START | {"log_decay": (2, 40, 2, 6)}),
+    (kernels.scan, SEQUENCE | {"log_decay": (2, 40, 6), "initial_state": (2, 6)}),
+    (kernels.causal_attention, QKV),
+    (lambda **x: kernels.causal_attention(**x, window=5), QKV),
+    (kernels.short_convolution, SEQUENCE | {"weight": (6, 4), "initial_state": (2, 3, 6)}),
+    (kernels.rms_norm, SEQUENCE | {"weight": (6,), "gate": (2, 40, 6)}),
+]
+
+
+@pytest.mark.parametrize(("operation", "shapes"), OPERATIONS)
+@pytest.mark.parametrize("form", ["naive", "chunked"])
+def test_strides_do_not_matter(
+    operation: Callable[..., Any], shapes: dict[str, tuple[int, ...]], form: str
+) -> None:
+    # Small and negative values are fit for every role: keys, strengths below 2, log decays.
+    values = {name: -0.5 * torch.rand(shape) for name, shape in shapes.items()}
+
+    def run(inputs: dict[str, Tensor]) -> list[Tensor]:
+        leaves = {name: x.requires_grad_() for name, x in inputs.items()}
+        returned = operation(**leaves, form=form)
+        o = returned[0] if isinstance(returned, tuple) else returned
+        return [o, *torch.autograd.grad(o.sum(), list(leaves.values()))]
+
+    for strided, contiguous in zip(
+        run({name: _strided(x) for name, x in values.items()}), run(values), strict=True
+    ):
+        torch.testing.assert_close(strided, contiguous)
+
+
+def _strided(x: Tensor) -> Tensor:
+    """x with its axes laid out in reverse, and a gap between its elements."""
+    reverse = tuple(reversed(range(x.dim())))
+    y = x.permute(reverse).contiguous().permute(reverse)
+    y = torch.stack((y, y), dim=0)[1] if x.dim() > 1 else x.repeat_interleave(2)[::2]
+    assert x.dim() < 2 or not y.is_contiguous()
+    return y.detach()

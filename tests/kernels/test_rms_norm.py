@@ -1,0 +1,54 @@
+"""rms_norm: the formula against torch's own, the fused form against the formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from linearch.kernels import rms_norm
+
+FLOAT64 = torch.float64
+
+
+def test_the_formula_is_torch_s_rms_norm_times_the_gate() -> None:
+    x, weight, gate = (torch.randn(s, dtype=FLOAT64) for s in ((3, 4, 8), (8,), (3, 4, 8)))
+    plain = F.rms_norm(x, (8,), weight, 1e-6)
+    torch.testing.assert_close(rms_norm(x, weight, form="naive"), plain)
+    gated = rms_norm(x, weight, gate=gate, form="naive")
+    torch.testing.assert_close(gated, plain * F.silu(gate))
+    opened = rms_norm(x, weight, gate=gate, activation="sigmoid", form="naive")
+    torch.testing.assert_close(opened, plain * gate.sigmoid())
+
+
+@pytest.mark.parametrize("gate", [None, "silu", "sigmoid"])
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 4, 8)])
+@pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 1e-4), (FLOAT64, 1e-9)])
+def test_the_fused_form_equals_the_formula(
+    gate: str | None,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Callable[..., dict[str, float]],
+) -> None:
+    inputs = {"x": torch.randn(shape, dtype=FLOAT64), "weight": torch.randn(8, dtype=FLOAT64)}
+    if gate is not None:
+        inputs["gate"] = torch.randn(shape, dtype=FLOAT64)
+    errors = errors_against_naive(
+        rms_norm, inputs, dtype=dtype, activation=gate or "silu", eps=1e-3
+    )
+    assert max(errors.values()) < bar, errors
+
+
+def test_bfloat16_inputs_are_normalised_in_float32(
+    errors_against_naive: Callable[..., dict[str, float]],
+) -> None:
+    inputs = {
+        "x": 100 * torch.randn(4, 64, dtype=FLOAT64),
+        "weight": torch.randn(64, dtype=FLOAT64),
+        "gate": torch.randn(4, 64, dtype=FLOAT64),
+    }
+    errors = errors_against_naive(rms_norm, inputs, dtype=torch.bfloat16)
+    assert max(errors.values()) < 1e-2, errors
