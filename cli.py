@@ -167,3 +167,7 @@ def main() -> None:
     """Entry point: an error of ours becomes one sentence and its exit code."""
     with exit_on_error():
         app(prog_name="linearch")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,9 +12,9 @@ import streamlit as st
 from linearch.dashboard.links import PAGES
 from linearch.dashboard.reading import View, open_store, runs_of, show
 from linearch.dashboard.sidebar import choose_run, show_status
-from linearch.dashboard.watching import watch_for_file, watch_store
-from linearch.dashboard.wording import START_COMMAND
-from linearch.db import default_store_url
+from linearch.dashboard.watching import watch_for_store, watch_store
+from linearch.dashboard.wording import plain, store_option
+from linearch.db import Store, default_store_url
 from linearch.errors import StoreError
 
 # Drawn here, for named icons come from a server on the internet.
@@ -38,39 +38,46 @@ def main() -> None:
         [st.Page(script, title=title, icon=icon) for script, (title, icon) in PAGES.items()],
         position="hidden",
     )
-    location = default_store_url()
-    if "://" not in location and not Path(location).exists():
-        _say_how_to_start(f"There is no store at `{location}` yet.")
-        watch_for_file(Path(location))
-        return
     try:
-        if _prepare(location):
+        store = _find_store(default_store_url())
+        if store is not None and _prepare(store):
             page.run()
     except StoreError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
 
 
-def _prepare(location: str) -> bool:
+def _find_store(location: str) -> Store | None:
+    """The open store; without one the page says why and looks again by itself."""
+    if "://" not in location and not Path(location).exists():
+        _say_how_to_start(f"There is no store at `{location}` yet.", location)
+    else:
+        try:
+            return open_store(location)
+        except StoreError as error:
+            st.error(plain(str(error)))
+    watch_for_store(location)
+    return None
+
+
+def _prepare(store: Store) -> bool:
     """Chooses what the page will show; False if there is no run to show."""
-    store = open_store(location)
     token = store.queries.change_token()
     runs = runs_of(store, token)
     if not runs:
-        _say_how_to_start(f"The store `{store.location}` holds no run yet.")
+        _say_how_to_start(f"The store `{store.location}` holds no run yet.", store.location)
         watch_store(store, token)
         return False
-    run = choose_run(store, runs)
-    view = View(store=store, run=run, token=store.queries.change_token(run.id))
-    show_status(view, token)
-    show(view)
+    run = store.run(choose_run(store, runs).id)  # afresh: the list may have an old heartbeat
+    show_status(store, run, token)
+    show(View(store=store, run=run, token=store.queries.change_token(run.id)))
     return True
 
 
-def _say_how_to_start(what: str) -> None:
-    st.title("linearch")
-    st.write(f"{what} Start a search in this folder, and this page will follow it:")
-    st.code(START_COMMAND, language="bash")
-    st.caption("It needs no key, no GPU and no network; `--store` names another store.")
+def _say_how_to_start(what: str, location: str) -> None:
+    st.title("linearch", anchor=False)
+    st.write(f"{what} Start a search, and this page will follow it:")
+    st.code(f"launch-search{store_option(location)}", language="bash")
+    st.caption("It needs no key, no GPU and no network, and takes minutes on two cores.")
 
 
 main()

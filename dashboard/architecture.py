@@ -17,6 +17,7 @@ from linearch.dashboard.code_views import show_code, show_difference, show_genes
 from linearch.dashboard.links import LEADERBOARD, architecture_link, page_link
 from linearch.dashboard.reading import View, current_view
 from linearch.dashboard.trial_views import show_curves, show_trials
+from linearch.dashboard.wording import plain
 from linearch.errors import StoreError
 
 _N_OFFERED = 12
@@ -31,7 +32,7 @@ def render() -> None:
     try:
         detail = view.architecture(key)
     except StoreError as error:
-        st.warning(str(error))
+        st.warning(plain(str(error)))
         _offer(view, "This run's best are:")
         return
     row = detail.architecture
@@ -67,7 +68,7 @@ def _offer(view: View, invitation: str) -> None:
     st.title("Architecture")
     st.write(invitation)
     for row in view.leaderboard()[:_N_OFFERED]:
-        architecture_link(view, row.id, row.name)
+        architecture_link(view, row.id, plain(row.name))
     page_link(LEADERBOARD, view.run.id)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from streamlit import column_config as column
 
-from ..db import ArchitectureDetail, GateRow, LeaderboardRow, LLMCallRow, default_store_url
+from ..db import ArchitectureDetail, GateRow, LeaderboardRow, LLMCallRow
 from ..search_space.library import BASELINES
 from .columns import deviations_of
 from .links import architecture_link
@@ -19,30 +19,30 @@ from .wording import (
     fixed,
     interval,
     local_time,
+    plain,
     short,
     signed,
     size,
+    store_option,
     whole,
 )
-
-_DEFAULT_STORE = "runs/linearch.db"
 
 
 def show_header(detail: ArchitectureDetail) -> None:
     row = detail.architecture
-    st.title(row.name, anchor=False)
+    st.title(plain(row.name), anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(row.state, color=STATE_COLOURS.get(row.state, "gray"))
         st.badge("reference" if row.is_reference else row.origin, color="gray")
         if row.family:
-            st.badge(row.family, color="gray")
+            st.badge(plain(row.family), color="gray")
         st.badge(f"layers {row.pattern}", color="gray")
         created = f"{local_time(row.created_at):%Y-%m-%d %H:%M:%S}"
         st.caption(f"`{row.id}` · no. {row.number} · proposed {created}", width="content")
     if row.state == "rejected":
-        st.error(f"Rejected by **{row.rejected_by}**: {row.reason}")
+        st.error(f"Rejected by **{row.rejected_by}**: {plain(row.reason or DASH)}")
     elif row.state == "failed":
-        st.warning(f"No training gave a score: {row.reason}")
+        st.warning(f"No training gave a score: {plain(row.reason or DASH)}")
 
 
 def show_numbers(view: View, row: LeaderboardRow | None) -> None:
@@ -52,11 +52,10 @@ def show_numbers(view: View, row: LeaderboardRow | None) -> None:
     ties = Counter(other.tie for other in view.leaderboard())
     tied = "=" if row.tie is not None and ties[row.tie] > 1 else ""
     deviations = deviations_of(view.statistics("delta")).get((row.id, row.rung))
-    baseline = view.run.config.get("ladder", {}).get("noise_baseline", "the baseline")
     numbers = {
         "rank": DASH if row.rank is None else f"{tied}{row.rank}",
         "val bits/byte": fixed(row.val_bpb),
-        f"Δ to {baseline}": signed(row.delta),
+        f"Δ to {view.noise_baseline}": signed(row.delta),
         "σ better": signed(deviations, 1),
         "recall": DASH if row.recall_mqar is None else f"{row.recall_mqar:.0%}",
         "parameters": whole(row.n_params),
@@ -84,13 +83,13 @@ def show_reasons(detail: ArchitectureDetail) -> None:
         st.markdown(f"{known.title}, [arXiv {known.paper}](https://arxiv.org/abs/{known.paper})")
         st.code(known.recurrence, language=None, wrap_lines=True)
     else:
-        st.write(row.motivation or DASH)
+        st.markdown(plain(row.motivation or DASH))
     if row.expectation:
         st.markdown("**Expected**")
-        st.write(row.expectation)
+        st.markdown(plain(row.expectation))
     for note in detail.analyses:
-        st.markdown(f"**Analysis** ({note.author})")
-        st.write(note.body)
+        st.markdown(f"**Analysis** ({plain(note.author)})")
+        st.markdown(plain(note.body))
 
 
 def show_relatives(view: View, detail: ArchitectureDetail) -> None:
@@ -99,7 +98,7 @@ def show_relatives(view: View, detail: ArchitectureDetail) -> None:
             st.markdown(f"**{heading}**")
             with st.container(horizontal=True):
                 for relative in relatives:
-                    label = f"{relative.name} ({relative.kind}, {relative.state})"
+                    label = f"{plain(relative.name)} ({relative.kind}, {relative.state})"
                     architecture_link(view, relative.id, label)
 
 
@@ -109,10 +108,9 @@ def show_usage(view: View, detail: ArchitectureDetail) -> None:
     st.subheader("Use it", anchor=False)
     if row.state == "rejected":
         st.caption("Loading a rejected source needs `trust=True`: nothing vouches for it.")
-    is_default = default_store_url() == _DEFAULT_STORE
-    argument = "" if is_default else f",\n    store={view.store.location!r},\n"
-    option = "" if is_default else f" --store {view.store.location}"
-    load = f'"{row.id}"' if is_default else f'\n    "{row.id}"{argument}'
+    option = store_option(view.store.location)
+    place = f"\n    store={view.store.location!r},\n" if option else ""
+    load = f'\n    "{row.id}",{place}' if option else f'"{row.id}"'
     st.code(f"import linearch\n\nMixer = linearch.load_mixer({load})", language="python")
     if row.state == "measured":
         commands = (

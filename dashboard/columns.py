@@ -82,6 +82,7 @@ def scored_table(frame: pd.DataFrame) -> pd.DataFrame:
     bounds = zip(lows.where(lows.notna(), None), highs.where(highs.notna(), None), strict=True)
     return frame.assign(
         by=[[origin] for origin in frame["by"]],
+        recall_mqar=frame["recall_mqar"].astype(float) * 100,
         interval=[interval(low, high) for low, high in bounds],
         front=["●" if rank == 0 else "" for rank in frame["pareto_rank"]],
     )
@@ -111,7 +112,7 @@ def scored_columns(baseline: str) -> dict[str, Any]:
         ),
         "front": column.TextColumn("Pareto", help="● no row of its rung beats it in all."),
         "recall_mqar": column.NumberColumn(
-            "recall", format="percent", help="Multi-query associative recall, where it was run."
+            "recall", format="%.0f %%", help="Multi-query associative recall, where it was run."
         ),
         "n_params": column.NumberColumn("parameters", format="localized"),
         "state_bytes": column.NumberColumn("state", format="bytes", help="Of one sequence."),

@@ -29,8 +29,7 @@ def render() -> None:
     view = current_view()
     rows = view.leaderboard()
     st.title("Leaderboard", anchor=False)
-    baseline = view.run.config.get("ladder", {}).get("noise_baseline", "the baseline")
-    floors = noise_of(view.statistics("noise_floor"), baseline)
+    floors = noise_of(view.statistics("noise_floor"), view.noise_baseline)
     st.markdown(_noise_sentence(floors))
     if not rows:
         st.info("Nothing was proposed yet; the baselines come first.")
@@ -39,7 +38,7 @@ def render() -> None:
     shown = filters.apply(rows)
     scored = [row for row in shown if row.val_bpb is not None]
     unscored = [row for row in shown if row.val_bpb is None]
-    _show_scored(view, rows, scored, baseline)
+    _show_scored(view, rows, scored)
     _show_figures(view, scored, floors)
     _show_unscored(view, unscored)
 
@@ -61,10 +60,7 @@ def _noise_sentence(floors: dict[int, Noise]) -> str:
 
 
 def _show_scored(
-    view: View,
-    rows: Sequence[LeaderboardRow],
-    scored: Sequence[LeaderboardRow],
-    baseline: str,
+    view: View, rows: Sequence[LeaderboardRow], scored: Sequence[LeaderboardRow]
 ) -> None:
     n_scored = sum(row.val_bpb is not None for row in rows)
     if not n_scored:
@@ -88,7 +84,7 @@ def _show_scored(
     if not scored:
         st.info("No scored architecture passes these filters.")
         return
-    opened = clickable_table(scored_table(frame), scored_columns(baseline), "scored")
+    opened = clickable_table(scored_table(frame), scored_columns(view.noise_baseline), "scored")
     if opened is not None:
         open_architecture(view, opened)
 

@@ -46,7 +46,7 @@ def score_figure(rows: Sequence[LeaderboardRow], noise: Noise | None) -> go.Figu
     figure.update_xaxes(title="validation bits per byte (lower is better)")
     figure.update_yaxes(
         tickvals=list(places.values()),
-        ticktext=[row.name for row in rows],
+        ticktext=[html.escape(row.name) for row in rows],
         autorange="reversed",
         automargin=True,
         showgrid=False,
@@ -125,6 +125,6 @@ def _hover(row: LeaderboardRow) -> str:
         f"<b>{html.escape(row.name)}</b>",
         f"{fixed(row.val_bpb)} bits/byte, Δ {signed(row.delta)}",
         interval(row.delta_low, row.delta_high) or "",
-        row.family or "",
+        html.escape(row.family or ""),
     ]
     return "<br>".join(filter(None, lines))

@@ -6,7 +6,7 @@ import streamlit as st
 
 from linearch.dashboard.clicking import clickable_figure
 from linearch.dashboard.figures import MOST_POINTS
-from linearch.dashboard.lineage_figure import ancestry, lineage_figure, pruned
+from linearch.dashboard.lineage_figure import lineage_figure, pruned
 from linearch.dashboard.links import open_architecture
 from linearch.dashboard.reading import current_view
 
@@ -21,14 +21,16 @@ def render() -> None:
         st.info("Nothing was proposed yet.")
         return
     scored = [row.id for row in rows if row.val_bpb is not None and not row.is_baseline]
-    words = "Point at an architecture for its motivation, click it for its page."
-    st.caption(words + (" The green way leads to the best candidate." if scored else ""))
+    st.caption(
+        "Point at an architecture for its motivation, click it for its page. The best candidate is "
+        "named, and green is what it descends from."
+    )
     n_nodes = len(lineage.nodes)
     if n_nodes > MOST_POINTS and not st.toggle(f"Draw all {n_nodes:,}", key="whole_lineage"):
         lineage = pruned(lineage, scored[:_N_BEST])
         st.caption(f"The {_N_BEST} best and all they descend from.")
     motivations = {row.id: row.motivation for row in rows}
-    figure = lineage_figure(lineage, motivations, ancestry(lineage, scored[:1]))
+    figure = lineage_figure(lineage, motivations, scored[0] if scored else None)
     opened = clickable_figure(figure, "lineage")
     if opened is not None:
         open_architecture(view, opened)

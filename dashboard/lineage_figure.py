@@ -15,7 +15,7 @@ from .figures import COLOURS, QUIET
 from .wording import fixed
 
 _DASHES = {"mutation": "solid", "crossover": "dash", "inspiration": "dot", "repair": "dashdot"}
-_BEST_TO_WORST = [[0.0, COLOURS["front"]], [0.4, COLOURS["candidate"]], [1.0, "#ced4da"]]
+_BEST_TO_WORST = [[0.0, COLOURS["front"]], [0.4, COLOURS["candidate"]], [1.0, "#868e96"]]
 _HOVER_CHARACTERS = 320
 _LINE_CHARACTERS = 60
 _FEW_GENERATIONS = 15  # up to which each has its tick
@@ -53,11 +53,11 @@ def pruned(lineage: Lineage, ids: Iterable[str]) -> Lineage:
 
 
 def lineage_figure(
-    lineage: Lineage, motivations: Mapping[str, str], highlighted: set[str]
+    lineage: Lineage, motivations: Mapping[str, str], best_id: str | None
 ) -> go.Figure:
-    """Those scored at the highest rung are coloured by bits per byte; rungs do not compare.
+    """Those scored at the highest rung are coloured by bits per byte, for rungs do not compare.
 
-    Edges within `highlighted`, a set of ids, are bold.
+    The best one is named, and the edges by which it descends are bold.
     """
     heights = generations(lineage)
     places = {node.id: (node.number, heights[node.id]) for node in lineage.nodes}
@@ -66,10 +66,15 @@ def lineage_figure(
         edges = [edge for edge in lineage.edges if edge.kind == kind]
         line = {"color": QUIET, "width": 1, "dash": _DASHES.get(kind, "solid")}
         _add_edges(figure, edges, places, line, kind)
-    bold = [edge for edge in lineage.edges if {edge.parent_id, edge.child_id} <= highlighted]
+    line_of_best = ancestry(lineage, [best_id] if best_id else [])
+    bold = [edge for edge in lineage.edges if edge.child_id in line_of_best]
     _add_edges(figure, bold, places, {"color": COLOURS["front"], "width": 2.5}, "way to the best")
     for name, nodes, marker in _groups(lineage.nodes):
         _add_nodes(figure, nodes, places, motivations, marker, name)
+    for node in lineage.nodes:
+        if node.id == best_id:
+            x, y = places[node.id]
+            figure.add_annotation(x=x, y=y, text=html.escape(node.name), yshift=16, showarrow=False)
     figure.update_xaxes(title="order of proposal", showgrid=False, zeroline=False)
     few = max(heights.values(), default=0) <= _FEW_GENERATIONS
     figure.update_yaxes(title="generation", dtick=1 if few else None, zeroline=False)
@@ -87,10 +92,13 @@ def _groups(nodes: Sequence[LineageNode]) -> list[tuple[str, list[LineageNode], 
     unscored = [node for node in nodes if node.rung is None and node.state != "rejected"]
     lower = [node for node in nodes if node.rung is not None and node.rung != top]
     scored = [node for node in nodes if node.rung is not None and node.rung == top]
+    scores = [node.val_bpb for node in scored if node.val_bpb is not None]
     coloured = {
         "size": 14,
         "symbol": ["diamond" if node.origin == "baseline" else "circle" for node in scored],
-        "color": [node.val_bpb for node in scored],
+        "color": scores,
+        "cmax": sorted(scores)[len(scores) // 2] if scores else None,  # the worse half is grey
+        "cmin": min(scores, default=None),
         "colorscale": _BEST_TO_WORST,
         "colorbar": {"title": "bits/byte", "thickness": 12},
         "line": {"width": 1, "color": QUIET},

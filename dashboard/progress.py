@@ -44,7 +44,7 @@ def render() -> None:
 
 def _show_counts(view: View) -> None:
     funnel = view.funnel()
-    numbers = {
+    numbers: dict[str, int | str] = {
         "proposed": funnel.proposed,
         "duplicates": funnel.duplicates,
         "invalid": funnel.invalid,
@@ -76,8 +76,7 @@ def _show_best(view: View) -> None:
         label_visibility="collapsed",
     )
     rung = rungs[0] if rung is None else rung
-    baseline = view.run.config.get("ladder", {}).get("noise_baseline", "the baseline")
-    noise = noise_of(view.statistics("noise_floor"), baseline).get(rung)
+    noise = noise_of(view.statistics("noise_floor"), view.noise_baseline).get(rung)
     figure = best_figure(view.best_so_far(rung), noise, best_baseline_at(rows, rung))
     opened = clickable_figure(figure, f"best_{rung}")
     if opened is not None:
@@ -85,7 +84,7 @@ def _show_best(view: View) -> None:
     if noise is not None:
         st.caption(
             f"Inside the band (± {fixed(noise.resolution)}) a single run cannot be told from "
-            f"{baseline}."
+            f"{view.noise_baseline}."
         )
 
 

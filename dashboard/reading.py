@@ -39,6 +39,11 @@ class View:
     run: RunRow
     token: str
 
+    @property
+    def noise_baseline(self) -> str:
+        """What the seed noise was measured on and differences are measured from."""
+        return str(self.run.config.get("ladder", {}).get("noise_baseline", "the baseline"))
+
     def leaderboard(self) -> tuple[LeaderboardRow, ...]:
         return self._read("leaderboard", lambda: self.store.queries.leaderboard(self.run.id))
 

@@ -9,9 +9,8 @@ import streamlit as st
 from ..db import RunRow, Store
 from ..errors import StoreError
 from .links import PAGES, page_link
-from .reading import View
-from .watching import watch_store
-from .wording import CPU_NOTE, STATE_COLOURS, duration, profile_of, run_label
+from .watching import POLL_S
+from .wording import CPU_NOTE, STATE_COLOURS, duration, plain, profile_of, run_label
 
 _SILENT_S = 60.0  # a driver that lives gives a sign every few seconds
 
@@ -29,21 +28,38 @@ def choose_run(store: Store, runs: tuple[RunRow, ...]) -> RunRow:
     return wanted
 
 
-def show_status(view: View, store_token: str) -> None:
-    """The run's state; polls while it is running and auto-refresh is on."""
-    run = view.run
+def show_status(store: Store, run: RunRow, store_token: str) -> None:
+    """The run's state; while it runs and auto-refresh is on, this looks for changes."""
     with st.sidebar:
         st.divider()
-        st.badge(run.state, color=STATE_COLOURS.get(run.state, "gray"))
-        st.caption(_status(run))
-        if run.state == "running":
-            if _is_silent(run):
-                st.caption(f"Its driver is silent. `launch-search --resume {run.id}` continues it.")
-            if st.toggle("Auto-refresh", value=True, key="auto_refresh"):
-                watch_store(view.store, store_token)
+        if run.state == "running" and st.toggle("Auto-refresh", value=True, key="auto_refresh"):
+            _watch_status(store, run.id, store_token)
+        else:
+            _draw_status(run)
         if profile_of(run) == "cpu":
             st.caption(CPU_NOTE)
-        st.caption(f"Store `{view.store.location}`")
+        st.caption(f"Store `{store.location}`")
+
+
+@st.fragment(run_every=POLL_S)
+def _watch_status(store: Store, run_id: str, store_token: str) -> None:
+    """Redraws the state alone, for heartbeats change no row; the page at any other change."""
+    if store.queries.change_token() != store_token:
+        st.rerun()
+    _draw_status(store.run(run_id))
+
+
+def _draw_status(run: RunRow) -> None:
+    st.badge(run.state, color=STATE_COLOURS.get(run.state, "gray"))
+    took = duration(run.elapsed_s) if run.elapsed_s is not None else ""
+    st.caption(" · ".join(filter(None, [f"`{run.id}`", took, plain(run.stop_reason or "")])))
+    last = run.heartbeat_at or run.created_at
+    silence_s = (datetime.now(UTC) - last).total_seconds()
+    if run.state == "running" and silence_s > _SILENT_S:
+        st.caption(
+            f"Its driver has been silent for {duration(silence_s)}. If it is gone, "
+            f"`launch-search --resume {run.id}` continues the search."
+        )
 
 
 def _go() -> None:
@@ -57,7 +73,7 @@ def _run_of_address(store: Store, runs: tuple[RunRow, ...]) -> RunRow:
     if given in known:
         return known[given]
     if given is not None:
-        st.warning(f"This store has no run {given}; here is its newest.")
+        st.warning(f"This store has no run {plain(given)}; here is its newest.")
     architecture_id = st.query_params.get("architecture")
     if architecture_id is not None:
         try:
@@ -65,13 +81,3 @@ def _run_of_address(store: Store, runs: tuple[RunRow, ...]) -> RunRow:
         except StoreError:
             return runs[0]  # the architecture's page says that it is unknown
     return runs[0]
-
-
-def _status(run: RunRow) -> str:
-    parts = [duration(run.elapsed_s) if run.elapsed_s is not None else "", run.stop_reason or ""]
-    return " · ".join([f"`{run.id}`", *filter(None, parts)])
-
-
-def _is_silent(run: RunRow) -> bool:
-    last = run.heartbeat_at or run.created_at
-    return (datetime.now(UTC) - last).total_seconds() > _SILENT_S

@@ -12,11 +12,11 @@ import streamlit as st
 from streamlit import column_config as column
 
 from ..db import CURVE, TrialDetail
-from .wording import DASH
+from .wording import DASH, plain
 
 _FORMATS = {  # metric: heading, format
     "val_bpb": ("val bits/byte", "%.4f"),
-    "recall_mqar": ("recall", "percent"),
+    "recall_mqar": ("recall", "%.3f"),
     "tokens_per_s": ("tokens/s", "localized"),
     "step_time_s": ("s/step", "%.4f"),
     "peak_memory_bytes": ("peak memory", "bytes"),
@@ -25,15 +25,26 @@ _FORMATS = {  # metric: heading, format
 
 
 def show_curves(trials: Sequence[TrialDetail]) -> None:
-    """Training loss over tokens, in bits or nats."""
-    if not any(item.curves.get(CURVE) for item in trials):
+    """Training loss over tokens, in bits or nats, of one task: losses of two do not compare."""
+    drawn = [item for item in trials if item.curves.get(CURVE)]
+    if not drawn:
         st.info("No training curve is stored yet.")
         return
-    unit = st.segmented_control(
-        "Unit", ["bits", "nats"], default="bits", key="curve_unit", label_visibility="collapsed"
-    )
-    st.plotly_chart(curve_figure(trials, unit or "bits"), key="curves")
+    tasks = sorted({item.trial.task for item in drawn})
+    with st.container(horizontal=True):
+        unit = _choice("Unit", ["bits", "nats"], "curve_unit")
+        task = _choice("Task", tasks, "curve_task") if len(tasks) > 1 else tasks[0]
+    chosen = [item for item in drawn if item.trial.task == task]
+    st.plotly_chart(curve_figure(chosen, unit), key=f"curves_{task}")
     st.caption("As the training process reported it: shown, never ranked.")
+
+
+def _choice(label: str, options: Sequence[str], key: str) -> str:
+    """One of a few, side by side; the first until another is taken."""
+    chosen = st.segmented_control(
+        label, options, default=options[0], key=key, label_visibility="collapsed"
+    )
+    return chosen or options[0]
 
 
 def curve_figure(trials: Sequence[TrialDetail], unit: str) -> go.Figure:
@@ -62,8 +73,7 @@ def curve_figure(trials: Sequence[TrialDetail], unit: str) -> go.Figure:
 
 def trial_label(item: TrialDetail) -> str:
     trial = item.trial
-    task = "" if trial.task == "corpus" else f"{trial.task} "
-    return f"{task}rung {trial.rung}, seed {trial.seed}, rate {trial.learning_rate:g}"
+    return f"rung {trial.rung}, seed {trial.seed}, rate {trial.learning_rate:g}"
 
 
 def show_trials(trials: Sequence[TrialDetail]) -> None:
@@ -81,7 +91,7 @@ def show_trials(trials: Sequence[TrialDetail]) -> None:
     for item in trials:
         if item.trial.reason:
             st.caption(
-                f"`{item.trial.id}` {item.trial.status or item.trial.state}: {item.trial.reason}"
+                f"`{item.trial.id}` {item.trial.status or item.trial.state}: {plain(item.trial.reason)}"
             )
     with st.expander("Where they ran", key="environments"):
         st.json({item.trial.id: item.trial.environment for item in trials}, expanded=2)

@@ -5,11 +5,13 @@ Widgets keep their state over such a run, for it is one of the whole script with
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 
 import streamlit as st
 
 from ..db import Store
+from ..errors import StoreError
+from .reading import open_store
 
 POLL_S = 2.0
 
@@ -22,7 +24,8 @@ def watch_store(store: Store, token: str) -> None:
 
 
 @st.fragment(run_every=POLL_S)
-def watch_for_file(file: Path) -> None:
-    """Runs the page again once `file` exists."""
-    if file.exists():
+def watch_for_store(location: str) -> None:
+    """Runs the page again once there is a store that can be opened."""
+    with contextlib.suppress(StoreError):
+        open_store(location)
         st.rerun()

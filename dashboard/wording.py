@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from ..db import RunRow
 
+BadgeColour: TypeAlias = Literal["blue", "green", "orange", "red", "gray"]
+
 DASH = "–"
-START_COMMAND = "launch-search"
 CPU_NOTE = (
     "Measured on the CPU profile: minutes of training of tiny models. "
     "It measures early learning, not capacity."
 )
-STATE_COLOURS = {
+STATE_COLOURS: dict[str, BadgeColour] = {
     "running": "blue",
     "finished": "green",
     "interrupted": "orange",
@@ -23,6 +27,13 @@ STATE_COLOURS = {
     "sound": "blue",
     "measured": "green",
 }
+_DEFAULT_STORE = "runs/linearch.db"  # below the current folder
+_MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:])")
+
+
+def plain(text: str) -> str:
+    """Stored text for places that read Markdown: candidates' words are shown, not interpreted."""
+    return _MARKUP.sub(r"\\\1", text)
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
@@ -84,6 +95,12 @@ def run_label(run: RunRow) -> str:
     """One line that tells runs apart in a list."""
     when = f"{local_time(run.created_at):%b %d %H:%M}"
     return f"{run.name or when} · {profile_of(run)} {proposer_of(run)} · {run.state}"
+
+
+def store_option(location: str) -> str:
+    """What a command must be told to find the store of this dashboard."""
+    is_default = Path(location).absolute() == Path(_DEFAULT_STORE).absolute()
+    return "" if is_default else f" --store {shlex.quote(location)}"
 
 
 def short(value: Any) -> str:

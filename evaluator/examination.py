@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 from ..config import RunConfig
 from ..errors import CandidateRejected
-from ..search_space.parameters import match_mlp_width
+from ..search_space.parameters import MIN_MLP_WIDTH, match_mlp_width
 from ..search_space.source_check import check_source
 from .assignment import model_sizes
 from .gates.budget import parameter_budget, rejection
@@ -90,8 +91,11 @@ class Examination:
         model = self._config.model
         try:
             child.call("load", {"source": self._source})
+            counts = {w: self._count(child, w) for w in (MIN_MLP_WIDTH, MIN_MLP_WIDTH + 1)}
+            if counts[MIN_MLP_WIDTH] >= counts[MIN_MLP_WIDTH + 1]:
+                raise ChildFailed("protocol", "a wider MLP did not add parameters")
             width = match_mlp_width(
-                lambda width: self._count(child, width), model.param_budget, model.param_tolerance
+                counts.__getitem__, model.param_budget, model.param_tolerance, MIN_MLP_WIDTH
             )
             n_params = self._count(child, width)
         except ChildFailed as failure:
@@ -147,16 +151,7 @@ class Examination:
         return RemoteProbe(child, facts, n_heads=model.n_heads, seed=_INIT_SEED)
 
     def _add(self, result: GateResult, started: float) -> bool:
-        duration_s = time.perf_counter() - started
-        self._results.append(
-            GateResult(
-                gate=result.gate,
-                passed=result.passed,
-                reason=result.reason,
-                evidence=result.evidence,
-                duration_s=duration_s,
-            )
-        )
+        self._results.append(replace(result, duration_s=time.perf_counter() - started))
         return result.passed
 
 

@@ -16,7 +16,8 @@ from .forms import Form, choose_form
 from .naive.cross_entropy import cross_entropy_loop
 from .precision import without_autocast
 
-_LOGITS_AT_ONCE = 2**22
+# On a CPU what its caches hold, elsewhere what keeps the products large.
+_LOGITS_AT_ONCE_ON_CPU, _LOGITS_AT_ONCE = 2**18, 2**25
 
 
 def linear_cross_entropy(
@@ -31,7 +32,7 @@ def linear_cross_entropy(
     """Mean loss in nats over the targets that are not `ignore_index`; NaN if all of them are.
 
     hidden: [N, D]; head: [V, D]; targets: int64 [N] in 0 to V - 1.
-    chunk: rows whose logits exist at once; None: as many as make four million logits.
+    chunk: rows whose logits exist at once; None: 1 MiB of them on a CPU, 128 MiB elsewhere.
     Products run in the autocast dtype where autocast is on, else in the wider of the two dtypes;
     the loss is a float32 (float64 for float64 inputs) scalar. ValueError for arguments that do not
     fit each other.
@@ -51,7 +52,9 @@ def linear_cross_entropy(
     if choose_form(form, length=2) == "naive":
         dtype = torch.promote_types(dtype, torch.float32)
         return _loop(hidden.to(dtype), head.to(dtype), targets, ignore_index)
-    chunk = max(_LOGITS_AT_ONCE // head.shape[0], 1) if chunk is None else chunk
+    if chunk is None:
+        at_once = _LOGITS_AT_ONCE_ON_CPU if hidden.device.type == "cpu" else _LOGITS_AT_ONCE
+        chunk = max(at_once // head.shape[0], 1)
     return _chunks(hidden.to(dtype), head.to(dtype), targets, ignore_index, chunk)
 
 

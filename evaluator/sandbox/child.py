@@ -78,6 +78,8 @@ def _where(error: Exception) -> str:
 
 def _start(device: str) -> torch.device:
     """CUDA comes up before any confinement: its start needs calls that a candidate does not."""
+    # A decayed state is full of numbers near 1e-40, on which a CPU is many times slower.
+    torch.set_flush_denormal(True)
     if device == "cuda":
         # The same seed shall give the same model, where an operator has a deterministic form.
         torch.use_deterministic_algorithms(True, warn_only=True)

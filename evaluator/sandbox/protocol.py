@@ -23,6 +23,7 @@ MAX_JSON_BYTES = 1 << 20
 MAX_TENSOR_BYTES = 1 << 28
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 1 << 18
+_INT_CHARS = 19  # what 64 bits hold; arithmetic on more could fail in places that expect none
 
 
 class ProtocolError(Exception):
@@ -108,12 +109,13 @@ class MessageReader:
 
 
 def parse_json(frame: bytes) -> dict[str, Any]:
-    """One JSON object; refuses NaN, infinities, repeated keys and bottomless nesting."""
+    """One JSON object; refuses numbers beyond bounds, repeated keys and bottomless nesting."""
     try:
         values = json.loads(
             frame.decode(),
             parse_constant=_refuse_constant,
             parse_float=_finite,
+            parse_int=_bounded,
             object_pairs_hook=_unique_keys,
         )
     except (ValueError, RecursionError) as error:
@@ -153,6 +155,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:32]} is not a finite number")
     return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > _INT_CHARS:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -85,11 +85,7 @@ class Workbench:
     def _build(self, config: BackboneConfig, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         self._model = Backbone(config, self._loaded_class()).to(self._device)
-        stored = model_tensors(self._model)
-        return {
-            "n_params": count_parameters(self._model),
-            "n_stored": sum(tensor.numel() for tensor in stored.values()),
-        }
+        return {"n_params": count_parameters(self._model)}
 
     def _make_mixer(
         self, layer: int, d_model: int, n_heads: int, n_layers: int, seed: int, jitter: float

@@ -24,7 +24,7 @@ def attention_blocks(
     past = k.shape[1] - length
     oldest = -past if seen is None else -seen
     block = length if window is None else max(window, _SMALLEST_BLOCK)
-    if length <= block:
+    if length <= 2 * block:  # blocks would cost as much, and copies
         if past == 0 and (window is None or window >= length):
             return _attend(q, k, v, None, scale)
         return _attend(q, k, v, _visible(length, past, 0, window, oldest, q.device), scale)

@@ -45,13 +45,14 @@ class _CrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             logits = torch.mm(hidden[rows], head.T).to(loss.dtype)
-            column, share = targets[rows, None], weight[rows]
-            total = logits.logsumexp(-1, keepdim=True)
-            loss += ((total - logits.gather(1, column)).squeeze(1) * share).sum()
+            column, share = targets[rows, None], weight[rows, None]
+            of_target, largest = logits.gather(1, column), logits.amax(-1, keepdim=True)
+            exponentials = logits.sub_(largest).exp_()
+            total = exponentials.sum(-1, keepdim=True)
+            loss += ((total.log() + largest - of_target) * share).sum()
             if grad_hidden is None or grad_head is None:
                 continue
-            grad = logits.sub_(total).exp_()  # softmax
-            grad.scatter_add_(1, column, grad.new_full(column.shape, -1.0)).mul_(share[:, None])
+            grad = exponentials.mul_(share / total).scatter_add_(1, column, -share)
             grad = grad.to(hidden.dtype)
             torch.mm(grad, head, out=grad_hidden[rows])
             grad_head += torch.mm(grad.T, hidden[rows])

@@ -53,9 +53,9 @@ def test_strides_do_not_matter(
 
 
 def _strided(x: Tensor) -> Tensor:
-    """x with its axes laid out in reverse, and a gap between its elements."""
+    """x with its axes laid out in reverse and gaps between its elements."""
     reverse = tuple(reversed(range(x.dim())))
-    y = x.permute(reverse).contiguous().permute(reverse)
-    y = torch.stack((y, y), dim=0)[1] if x.dim() > 1 else x.repeat_interleave(2)[::2]
-    assert x.dim() < 2 or not y.is_contiguous()
-    return y.detach()
+    spread = x.permute(reverse).unsqueeze(-1).repeat(*[1] * x.dim(), 2)
+    y = spread[..., 0].permute(reverse)
+    assert not y.is_contiguous()
+    return y

@@ -1,0 +1,125 @@
+"""On an NVIDIA GPU the chunked forms agree with the float64 loops on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from linearch import kernels
+
+pytestmark = pytest.mark.gpu
+
+FLOAT64 = torch.float64
+GATES = {None: (), "scalar": (2, 130, 2), "channel": (2, 130, 2, 16)}
+
+
+def random_inputs() -> dict[str, Tensor]:
+    rows = (2, 130, 2)
+    return {
+        "q": torch.randn(*rows, 16, dtype=FLOAT64),
+        "k": F.normalize(torch.randn(*rows, 16, dtype=FLOAT64), dim=-1),
+        "v": F.normalize(torch.randn(*rows, 24, dtype=FLOAT64), dim=-1),
+        "initial_state": torch.randn(2, 2, 16, 24, dtype=FLOAT64),
+    }
+
+
+@pytest.mark.parametrize("operation", [kernels.chunk_decay, kernels.chunk_delta, kernels.chunk_oja])
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("gate", ["0", "-20", "mixed", "mild"])
+def test_recurrences_agree(
+    operation: Callable[..., Any],
+    kind: str | None,
+    gate: str,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    x = random_inputs()
+    if operation is not kernels.chunk_decay:
+        x["beta"] = 2 * torch.rand(2, 130, 2, dtype=FLOAT64)
+    if kind is not None:
+        shape = GATES[kind] if operation is not kernels.chunk_oja else (*GATES[kind][:3], 24)
+        x["log_decay"] = log_decay_of(gate, *shape[: len(GATES[kind])])
+    errors = errors_against_naive(operation, x, device="cuda")
+    assert max(errors.values()) < 1e-4, errors
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_attention_agrees(
+    window: int | None, errors_against_naive: Callable[..., dict[str, float]]
+) -> None:
+    x = random_inputs()
+    del x["initial_state"]
+
+    def attend(**inputs: Any) -> Tensor:
+        return kernels.causal_attention(**inputs, window=window)[0]
+
+    errors = errors_against_naive(attend, x, device="cuda")
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_elementwise_operations_agree(
+    errors_against_naive: Callable[..., dict[str, float]], log_decay_of: Callable[..., Tensor]
+) -> None:
+    x, gate = torch.randn(2, 2, 65, 6, dtype=FLOAT64)
+    decay, weight = log_decay_of("mixed", 2, 65, 6), torch.randn(6, dtype=FLOAT64)
+    taps = torch.randn(6, 4, dtype=FLOAT64)
+    for operation, inputs in [
+        (kernels.scan, {"x": x, "log_decay": decay}),
+        (kernels.short_convolution, {"x": x, "weight": taps, "bias": weight}),
+        (kernels.rms_norm, {"x": x, "weight": weight, "gate": gate}),
+    ]:
+        errors = errors_against_naive(operation, inputs, device="cuda")
+        assert max(errors.values()) < 1e-4, errors
+
+
+def test_the_loss_agrees(errors_against_naive: Callable[..., dict[str, float]]) -> None:
+    targets = torch.randint(0, 11, (50,))
+
+    def loss(**inputs: Any) -> Tensor:
+        on_device = targets.to(inputs["hidden"].device)
+        return kernels.linear_cross_entropy(**inputs, targets=on_device, chunk=16)
+
+    inputs = {
+        "hidden": torch.randn(50, 6, dtype=FLOAT64),
+        "head": torch.randn(11, 6, dtype=FLOAT64),
+    }
+    errors = errors_against_naive(loss, inputs, device="cuda")
+    assert max(errors.values()) < 1e-4, errors
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_a_training_step_under_autocast_is_captured_in_a_cuda_graph(
+    kind: str | None, log_decay_of: Callable[..., Tensor]
+) -> None:
+    x = {name: t.float().cuda().requires_grad_() for name, t in random_inputs().items()}
+    x["beta"] = torch.rand(2, 130, 2, device="cuda").requires_grad_()
+    if kind is not None:
+        x["log_decay"] = log_decay_of("mild", *GATES[kind]).float().cuda().requires_grad_()
+
+    def step() -> tuple[Tensor, ...]:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            o, state = kernels.chunk_delta(**x)
+        return o, *torch.autograd.grad(o.sum() + state.sum(), list(x.values()))
+
+    wanted = step()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    for a, b in zip(captured, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_an_argument_on_another_device_is_named() -> None:
+    q = torch.zeros(1, 4, 1, 2, device="cuda")
+    with pytest.raises(ValueError, match="k is on cpu; wanted cuda:0, where q is"):
+        kernels.chunk_decay(q, q.cpu(), q)
