@@ -56,6 +56,11 @@ class Dispatcher:
         wanted = wanted_trials(self._board, self._config)
         return unjudged + sum(plan.key.task == "corpus" for plan in wanted)
 
+    def has_work(self) -> bool:
+        """Whether any job could start now, the recall probe included."""
+        unjudged = any(candidate.state == "proposed" for candidate in self._board)
+        return unjudged or bool(wanted_trials(self._board, self._config))
+
     def start_next(self, remaining_s: float | None) -> bool:
         """Starts the most urgent job that should end within `remaining_s`; False if none does."""
         if self._pool.idle == 0:

@@ -117,8 +117,9 @@ class Search:
             return False
         if self._draining is not None:
             return True
-        has_begun = self._refreshed_s > 0
-        return has_begun and self._desk.in_flight == 0 and not self._wants_proposals()
+        if self._desk.in_flight or self._wants_proposals():
+            return False
+        return not self._dispatcher.has_work()
 
     def _wants_proposals(self) -> bool:
         """Whether another proposal is needed to reach the wanted number of sound candidates."""

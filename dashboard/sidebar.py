@@ -10,7 +10,7 @@ from ..db import RunRow, Store
 from ..errors import StoreError
 from .links import PAGES, page_link
 from .watching import POLL_S
-from .wording import CPU_NOTE, STATE_COLOURS, duration, plain, profile_of, run_label
+from .wording import CPU_NOTE, STATE_COLOURS, duration, plain, profile_of, run_label, store_option
 
 _SILENT_S = 60.0  # a driver that lives gives a sign every few seconds
 
@@ -35,7 +35,7 @@ def show_status(store: Store, run: RunRow, store_token: str) -> None:
         if run.state == "running" and st.toggle("Auto-refresh", value=True, key="auto_refresh"):
             _watch_status(store, run.id, store_token)
         else:
-            _draw_status(run)
+            _draw_status(store, run)
         if profile_of(run) == "cpu":
             st.caption(CPU_NOTE)
         st.caption(f"Store `{store.location}`")
@@ -46,10 +46,10 @@ def _watch_status(store: Store, run_id: str, store_token: str) -> None:
     """Redraws the state alone, for heartbeats change no row; the page at any other change."""
     if store.queries.change_token() != store_token:
         st.rerun()
-    _draw_status(store.run(run_id))
+    _draw_status(store, store.run(run_id))
 
 
-def _draw_status(run: RunRow) -> None:
+def _draw_status(store: Store, run: RunRow) -> None:
     st.badge(run.state, color=STATE_COLOURS.get(run.state, "gray"))
     took = duration(run.elapsed_s) if run.elapsed_s is not None else ""
     st.caption(" · ".join(filter(None, [f"`{run.id}`", took, plain(run.stop_reason or "")])))
@@ -57,9 +57,10 @@ def _draw_status(run: RunRow) -> None:
     silence_s = (datetime.now(UTC) - last).total_seconds()
     if run.state == "running" and silence_s > _SILENT_S:
         st.caption(
-            f"Its driver has been silent for {duration(silence_s)}. If it is gone, "
-            f"`launch-search --resume {run.id}` continues the search."
+            f"Its driver has been silent for {duration(silence_s)}. If it is gone, this continues:"
         )
+        command = f"launch-search --resume {run.id}{store_option(store.location)}"
+        st.code(command, language="bash", wrap_lines=True)
 
 
 def _go() -> None:

@@ -88,11 +88,8 @@ def show_trials(trials: Sequence[TrialDetail]) -> None:
         placeholder=DASH,
         column_config=_trial_columns(trials),
     )
-    for item in trials:
-        if item.trial.reason:
-            st.caption(
-                f"`{item.trial.id}` {item.trial.status or item.trial.state}: {plain(item.trial.reason)}"
-            )
+    for trial in (item.trial for item in trials if item.trial.reason):
+        st.caption(f"`{trial.id}` {trial.status or trial.state}: {plain(trial.reason or DASH)}")
     with st.expander("Where they ran", key="environments"):
         st.json({item.trial.id: item.trial.environment for item in trials}, expanded=2)
 

@@ -335,3 +335,11 @@ def test_machinery_that_always_fails_ends_the_search_with_what_to_do(
 ) -> None:
     with pytest.raises(LinearchError, match="linearch doctor"):
         run(store, config, Workers(lambda job: None), Script())
+
+
+def test_the_last_candidate_is_trained_though_its_gates_ended_last(
+    store: Store, config: RunConfig
+) -> None:
+    config = validate_config({**config.model_dump(), "budget": {"max_candidates": 1}})
+    _, run_id = run(store, config, Workers(all_is_well), Script())
+    assert store.queries.funnel(run_id).measured == 1

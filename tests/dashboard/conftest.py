@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import linearch.dashboard
 import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from linearch.agents.standings import refresh_statistics
 from linearch.config import RunConfig
-from linearch.db import DUPLICATE, INVALID, ArchitectureRow, Store
+from linearch.db import DUPLICATE, INVALID, ArchitectureRow, LeaderboardRow, Store
 from linearch.evaluator.results import GateResult, Judgement, TrialResult
 from linearch.search_space.grammar import Genome, Space, changes, describe, family, render
 from linearch.search_space.library import BASELINES, baseline_source
 from linearch.search_space.source_check import check_source, source_hash
 
+SCRIPT = Path(linearch.dashboard.__file__).with_name("app.py")
 CONFIG = RunConfig()
 GATES = ("signature", "parameters", "causality", "batch", "streaming", "gradients")
 RATE = CONFIG.training.learning_rates[0]
@@ -32,6 +36,8 @@ BASELINE_BPB = {
     "hgrn2": 2.68,
 }
 CANDIDATE_BPB = (2.61, 2.50, 2.83, 2.41, 2.56, 2.71, 2.47, 2.95, 2.53, 2.38)
+PRUNED_BPB = (3.42, 3.51)  # on the lowest rung, which they did not leave
+N_SCORED = len(BASELINE_BPB) + len(CANDIDATE_BPB) + len(PRUNED_BPB)
 PARENTS = (None, None, None, 0, 1, 3, 3, None, 4, 6)  # positions among the candidates
 OPENS_FILES = """\
 import os
@@ -51,15 +57,15 @@ class Call:
 
 
 class SmallRun:
-    """Fills one run; every step is one a driver takes."""
+    """Fills one run; every step is one a driver takes. With a `run_id` it goes on filling that."""
 
-    def __init__(self, store: Store, seed: int = 0) -> None:
+    def __init__(self, store: Store, run_id: str | None = None) -> None:
         self.store = store
         config = CONFIG.model_dump(mode="json")
-        self.run_id = store.create_run(config, {"linearch": "0.1.0"}, seed)
+        self.run_id = run_id or store.create_run(config, {"linearch": "0.1.0"}, CONFIG.seed)
         self.epoch = store.claim_run(self.run_id)
         self._space = Space(n_layers=CONFIG.model.n_layers)
-        self._rng = random.Random(seed)
+        self._rng = random.Random(0 if run_id is None else 1)  # other genomes than before
 
     def add_baseline(self, name: str) -> ArchitectureRow:
         """A known mixer, judged and measured on both rungs."""
@@ -199,7 +205,8 @@ class SmallRun:
 
 
 def fill(store: Store) -> SmallRun:
-    """Eight baselines and sixteen candidates, of which ten are measured and four rejected."""
+    """Eight baselines and eighteen candidates: twelve measured, four rejected, one failed and one
+    whose training is queued."""
     run = SmallRun(store)
     for name in BASELINE_BPB:
         run.add_baseline(name)
@@ -210,6 +217,10 @@ def fill(store: Store) -> SmallRun:
         run.judge(row)
         run.measure(row, val_bpb)
         measured.append(row)
+    for val_bpb in PRUNED_BPB:
+        row = run.add_candidate()
+        run.judge(row)
+        run.train(row, val_bpb, rung=0, tokens=CONFIG.ladder.rung_tokens[0])
     best = measured[-1]
     recall = run.enqueue(best, rung=1, tokens=524_288, task="mqar")
     run.finish(recall, TrialResult(status="done", metrics={"recall_mqar": 0.83}, wall_s=9.0))
@@ -268,3 +279,50 @@ def store_file(_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def store(store_file: Path) -> Iterator[Store]:
     with Store.open(store_file) as opened:
         yield opened
+
+
+@pytest.fixture
+def run(store: Store) -> SmallRun:
+    """The run in the store, to go on with."""
+    latest = store.latest_run()
+    assert latest is not None
+    return SmallRun(store, latest.id)
+
+
+@pytest.fixture
+def rows(store: Store, run: SmallRun) -> tuple[LeaderboardRow, ...]:
+    return store.queries.leaderboard(run.run_id)
+
+
+class App:
+    """The dashboard without a browser: opens pages and says what they show."""
+
+    def __init__(self) -> None:
+        self.test = AppTest.from_file(str(SCRIPT), default_timeout=60).run()
+
+    def open(self, script: str, **address: str) -> AppTest:
+        self.test.switch_page(script)
+        for name, value in address.items():
+            self.test.query_params[name] = value
+        return self.test.run()
+
+    def words(self) -> str:
+        """All prose of the page and the sidebar."""
+        test = self.test
+        kinds = (test.title, test.subheader, test.markdown, test.caption, test.info)
+        kinds += (test.warning, test.error, test.code)
+        return "\n".join(element.value for kind in kinds for element in kind)
+
+
+@pytest.fixture
+def app(store_file: Path) -> Iterator[App]:
+    yield App()
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def empty_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], App]]:
+    """Opens the dashboard on tmp_path/linearch.db, which is for the test to make or not."""
+    monkeypatch.setenv("LINEARCH_STORE", str(tmp_path / "linearch.db"))
+    yield App
+    st.cache_resource.clear()
