@@ -27,7 +27,7 @@ from .standings import refresh_rank_correlation, refresh_statistics, snapshot
 EndState = Literal["finished", "interrupted", "failed"]
 
 _WAIT_S = 0.2
-_REFRESH_S = 1.0
+_REFRESH_S = 2.0
 _HEARTBEAT_S = 5.0
 _FRUITLESS_LIMIT = 25  # proposals in a row without a new sound candidate
 _INFRA_LIMIT = 8  # jobs in a row that the machinery failed

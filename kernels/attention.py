@@ -51,8 +51,9 @@ def causal_attention(
         k = torch.cat((past[0].to(k.dtype), k), dim=1)
         v = torch.cat((past[1].to(v.dtype), v), dim=1)
         seen = past[2]
-    naive = choose_form(form, length) == "naive"
-    dtype = working_dtype(q, k, v) if naive else torch.promote_types(q.dtype, v.dtype)
+    naive = choose_form(form) == "naive"
+    wider = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+    dtype = working_dtype(q, k, v) if naive else wider
     run = attention_loop if naive else attention_blocks
     o = run(q.to(dtype), k.to(dtype), v.to(dtype), window, seen, scale)
     return o.to(out_dtype), _next_past(k, v, window, seen, length)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import quantiles
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,46 +31,48 @@ from . import (
 
 BATCH, LENGTH, HEADS, KEY_DIM, VOCABULARY = 8, 128, 2, 32, 256
 
-Call = Callable[[], Tensor]
+Call = Callable[[], Any]  # returns the output, or it and a state
 
 
 def operations(value_dim: int) -> Iterator[tuple[str, list[Tensor], Call]]:
     """Name, leaves and call of each operation on fresh random inputs."""
     rows, width = (BATCH, LENGTH, HEADS), HEADS * KEY_DIM
-    q, k = (F.normalize(torch.randn(*rows, KEY_DIM), dim=-1).requires_grad_() for _ in range(2))
-    v = F.normalize(torch.randn(*rows, value_dim), dim=-1).requires_grad_()
-    beta = torch.rand(rows).requires_grad_()
-    per_head, per_token = (-torch.rand(s) for s in ((HEADS,), rows))
-    per_channel, per_value = -torch.rand(*rows, KEY_DIM), -torch.rand(*rows, value_dim)
-    gates = [g.requires_grad_() for g in (per_head, per_token, per_channel, per_value)]
-    u = torch.rand(HEADS, KEY_DIM).requires_grad_()
-    qkv = [q, k, v]
-    yield "decay none", qkv, lambda: chunk_decay(q, k, v)[0]
-    yield "decay none, normalised", qkv, lambda: chunk_decay(q, k, v, normalise=True)[0]
-    for name, gate in zip(("constant", "scalar", "channel"), gates, strict=False):
-        yield f"decay {name}", [*qkv, gate], lambda g=gate: chunk_decay(q, k, v, g)[0]
-    yield "decay value", [*qkv, gates[3]], lambda: chunk_decay(q, k, v, value_log_decay=gates[3])[0]
-    yield (
-        "decay channel, bonus",
-        [*qkv, gates[2], u],
-        lambda: chunk_decay(q, k, v, gates[2], bonus=u)[0],
-    )
-    yield "delta none", [*qkv, beta], lambda: chunk_delta(q, k, v, beta)[0]
-    for name, gate in zip(("scalar", "channel"), gates[1:], strict=False):
-        yield f"delta {name}", [*qkv, beta, gate], lambda g=gate: chunk_delta(q, k, v, beta, g)[0]
-    yield "oja scalar", [*qkv, beta, gates[1]], lambda: chunk_oja(q, k, v, beta, gates[1])[0]
-    yield "attention full", qkv, lambda: causal_attention(q, k, v)[0]
-    yield "attention window 32", qkv, lambda: causal_attention(q, k, v, window=32)[0]
-    x, gate = (torch.randn(BATCH, LENGTH, width).requires_grad_() for _ in range(2))
-    decay = (-torch.rand(BATCH, LENGTH, width)).requires_grad_()
-    taps, weight = torch.randn(width, 4).requires_grad_(), torch.ones(width).requires_grad_()
-    yield "scan", [x, decay], lambda: scan(x, decay)[0]
-    yield "short convolution", [x, taps], lambda: short_convolution(x, taps, activation="silu")[0]
-    yield "norm", [x, weight], lambda: rms_norm(x, weight)
-    yield "norm, gated", [x, weight, gate], lambda: rms_norm(x, weight, gate=gate)
-    head = torch.randn(VOCABULARY, width).requires_grad_()
+    q, k = _unit(*rows, KEY_DIM), _unit(*rows, KEY_DIM)
+    v, beta = _unit(*rows, value_dim), torch.rand(rows).requires_grad_()
+    constant, scalar, channel = _gate(HEADS), _gate(*rows), _gate(*rows, KEY_DIM)
+    by_value, u = _gate(*rows, value_dim), torch.rand(HEADS, KEY_DIM).requires_grad_()
+    decay, delta = partial(chunk_decay, q, k, v), partial(chunk_delta, q, k, v, beta)
+    yield "decay none", [q, k, v], decay
+    yield "decay none, normalised", [q, k, v], partial(decay, normalise=True)
+    yield "decay constant", [q, k, v, constant], partial(decay, constant)
+    yield "decay scalar", [q, k, v, scalar], partial(decay, scalar)
+    yield "decay channel", [q, k, v, channel], partial(decay, channel)
+    yield "decay value", [q, k, v, by_value], partial(decay, value_log_decay=by_value)
+    yield "decay channel, bonus", [q, k, v, channel, u], partial(decay, channel, bonus=u)
+    yield "delta none", [q, k, v, beta], delta
+    yield "delta scalar", [q, k, v, beta, scalar], partial(delta, scalar)
+    yield "delta channel", [q, k, v, beta, channel], partial(delta, channel)
+    yield "oja scalar", [q, k, v, beta, scalar], partial(chunk_oja, q, k, v, beta, scalar)
+    yield "attention full", [q, k, v], partial(causal_attention, q, k, v)
+    yield "attention window 32", [q, k, v], partial(causal_attention, q, k, v, window=32)
+    x, gate = _unit(BATCH, LENGTH, width), _unit(BATCH, LENGTH, width)
+    forget, taps, weight = _gate(BATCH, LENGTH, width), _unit(width, 4), _unit(width)
+    yield "scan", [x, forget], partial(scan, x, forget)
+    yield "short convolution", [x, taps], partial(short_convolution, x, taps, activation="silu")
+    yield "norm", [x, weight], partial(rms_norm, x, weight)
+    yield "norm, gated", [x, weight, gate], partial(rms_norm, x, weight, gate=gate)
+    hidden, head = _unit(BATCH * LENGTH, width), _unit(VOCABULARY, width)
     targets = torch.randint(0, VOCABULARY, (BATCH * LENGTH,))
-    yield "head and loss", [x, head], lambda: linear_cross_entropy(x.flatten(0, 1), head, targets)
+    yield "head and loss", [hidden, head], partial(linear_cross_entropy, hidden, head, targets)
+
+
+def _unit(*shape: int) -> Tensor:
+    return F.normalize(torch.randn(shape), dim=-1).requires_grad_()
+
+
+def _gate(*shape: int) -> Tensor:
+    """Log decays between -1 and 0."""
+    return torch.rand(shape).neg_().requires_grad_()
 
 
 def measure(value_dim: int, seconds: float) -> dict[str, tuple[float, float]]:
@@ -86,16 +90,21 @@ def measure(value_dim: int, seconds: float) -> dict[str, tuple[float, float]]:
 
 
 def _timed(leaves: list[Tensor], call: Call) -> tuple[Callable[[], None], Callable[[], None]]:
-    weights = torch.randn_like(call())
+    weights = torch.randn_like(_output(call()))
 
     def forward() -> None:
         with torch.no_grad():
             call()
 
     def forward_and_backward() -> None:
-        torch.autograd.grad(call(), leaves, weights)
+        torch.autograd.grad(_output(call()), leaves, weights)
 
     return forward, forward_and_backward
+
+
+def _output(returned: Any) -> Tensor:
+    output: Tensor = returned[0] if isinstance(returned, tuple) else returned
+    return output
 
 
 def _tenth(values: list[float]) -> float:

@@ -49,7 +49,7 @@ def linear_cross_entropy(
     if values_are_checked():
         _check_targets(check, targets, head.shape[0], ignore_index)
     dtype = _product_dtype(hidden, head)
-    if choose_form(form, length=2) == "naive":
+    if choose_form(form) == "naive":
         dtype = torch.promote_types(dtype, torch.float32)
         return _loop(hidden.to(dtype), head.to(dtype), targets, ignore_index)
     if chunk is None:

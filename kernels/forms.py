@@ -22,14 +22,14 @@ def force_form(form: Form) -> Iterator[None]:
         _forced.reset(token)
 
 
-def choose_form(requested: Form | None, length: int) -> Form:
-    """The forced form, else the requested one, else chunked; one token alone is one naive step."""
+def choose_form(requested: Form | None, steps: int | None = None) -> Form:
+    """The forced form, else the requested one, else chunked; a recurrence of one step is naive."""
     forced = _forced.get()
     if forced is not None:
         return forced
     if requested is not None:
         return _known(requested)
-    return "naive" if length == 1 else "chunked"
+    return "naive" if steps == 1 else "chunked"
 
 
 def _known(form: Form) -> Form:

@@ -42,6 +42,6 @@ def rms_norm(
     if activation not in _ACTIVATIONS:
         raise check.error(f"activation is {activation!r}; wanted one of {', '.join(_ACTIVATIONS)}")
     dtype = working_dtype(x, weight)
-    run = norm_formula if choose_form(form, length=2) == "naive" else norm_fused
+    run = norm_formula if choose_form(form) == "naive" else norm_fused
     gate = None if gate is None else gate.to(dtype)
     return run(x.to(dtype), weight.to(dtype), gate, activation, eps).to(x.dtype)

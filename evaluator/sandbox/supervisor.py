@@ -5,6 +5,7 @@ The supervisor keeps labels, head, loss and clock; it never imports a candidate'
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -45,8 +46,9 @@ _TAKEN_OVER = (
 class Sandbox:
     """Owns a zygote, started on first use and again if it dies, and at most one child at a time.
 
-    `folder` gets a scratch folder a child, removed with it. Every method raises SandboxFault when
-    the machinery fails. Not thread-safe: use one in each thread.
+    `folder` must be the sandbox's own: it holds a scratch folder a child, and goes altogether if
+    this process is killed. Every method raises SandboxFault when the machinery fails. Not
+    thread-safe: use one in each thread.
     """
 
     def __init__(self, folder: Path, *, threads: int = 1, device: str = "cpu") -> None:
@@ -194,12 +196,13 @@ class Sandbox:
         return SandboxFault(f"the zygote {what}" + (f": {log}" if log else ""))
 
     def _discard_zygote(self) -> None:
-        """Hangs up, on which the zygote ends all below it and itself; kills it if it does not."""
+        """Dismisses the zygote, which ends all below it and itself; kills it if it does not."""
         zygote, control = self._zygote, self._control
         self._zygote, self._control, self._is_ready = None, None, False
         if zygote is None or control is None:
             return
-        control.close()
+        with control, contextlib.suppress(OSError):  # it may be dead
+            control.send(json.dumps({"op": "close"}).encode())
         try:
             zygote.wait(_END_S)
         except subprocess.TimeoutExpired:

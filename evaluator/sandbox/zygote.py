@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -42,15 +43,19 @@ def main() -> None:
     """Arguments: the socket's file descriptor, the supervisor's process id, threads a child."""
     descriptor, supervisor, threads = map(int, sys.argv[1:4])
     control = socket.socket(fileno=descriptor)
+    folder = os.getcwd()
     adopt_orphans()
     _preload(threads)
+    is_orphan = False
     try:
         _answer(control, {"ready": True})
-        _serve(control, supervisor)
+        is_orphan = not _serve(control, supervisor)
     except ConnectionError:
-        pass  # the supervisor is gone
+        is_orphan = True
     finally:
         _end_everything()
+        if is_orphan:  # nobody else is left to remove it
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _preload(threads: int) -> None:
@@ -63,7 +68,8 @@ def _preload(threads: int) -> None:
     gc.freeze()  # a collection in a child would copy every page that holds an object header
 
 
-def _serve(control: socket.socket, supervisor: int) -> None:
+def _serve(control: socket.socket, supervisor: int) -> bool:
+    """Until the supervisor says that it is done (True) or is gone (False)."""
     child: int | None = None
     while (request := _next_request(control, supervisor)) is not None:
         values, descriptors = request
@@ -72,10 +78,13 @@ def _serve(control: socket.socket, supervisor: int) -> None:
             child = _spawn(control, values, descriptors)
             usage = usage_of(os.getpid())
             _answer(control, {"pid": child, "memory_bytes": usage.memory_bytes if usage else 0})
-        else:
+        elif values["op"] == "end":
             assert child is not None, "no child to end"
             _answer(control, {"status": _end(child)})
             child = None
+        else:
+            return True
+    return False
 
 
 def _next_request(

@@ -1,6 +1,6 @@
 """Torch form of `short_convolution`: a sum of W shifted copies.
 
-torch's depthwise conv1d wants channels first and takes three times as long on a CPU.
+torch's depthwise conv1d wants channels first and takes twice as long on a CPU.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 For each chunk, in the words of `gates`, with columns' gates c and rows' gates r:
     o = c.entering(r.entering(q) S_n) + c.reading(r.scores(q, k), v)
     S_{n+1} = r.total c.total S_n + r.leaving(k)^T c.leaving(v)
-(the chunkwise form of arXiv 2312.06635, section 4). The gradients are written out, because autograd
+(the chunkwise form of arXiv 2312.06635). The gradients are written out, because autograd
 through the same steps takes 1.5 times as long.
 """
 
@@ -86,6 +86,8 @@ class _Decay(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         q, k, v, kept_k, kept_v, scores, asked, carried, states = ctx.saved_tensors
         layout, rows, columns = ctx.layout, ctx.decay.rows, ctx.decay.columns
+        rows.start_pulling()
+        columns.start_pulling()
         grad_o = torch.zeros_like(v) if grad_o is None else layout.cut(grad_o)
         grad_scores, grad_v = columns.pull_reading(grad_o, scores, v)
         grad_carried = columns.pull_entering(grad_o, carried)

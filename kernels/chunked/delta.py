@@ -96,6 +96,7 @@ class _Delta(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         q, k, p, scores, asked = ctx.saved_tensors
         layout, gates, found = ctx.layout, ctx.decay.rows, ctx.found
+        gates.start_pulling()
         grad_o = torch.zeros_like(found.written) if grad_o is None else layout.cut(grad_o)
         grad_read = layout.by_chunk(torch.bmm(asked.mT, grad_o))
         grads = pull(found, torch.bmm(scores.mT, grad_o), grad_read, layout.cut_state(grad_final))
@@ -168,6 +169,7 @@ class _Oja(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         q, v, scores, carried = ctx.saved_tensors
         layout, gates, found = ctx.layout, ctx.decay.rows, ctx.found
+        gates.start_pulling()
         grad_o = torch.zeros_like(v) if grad_o is None else layout.cut(grad_o)
         grad_final = None if grad_final is None else grad_final.mT
         grad_scores, grad_v = gates.pull_reading(grad_o, scores, v)

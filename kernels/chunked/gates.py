@@ -36,6 +36,9 @@ class NoGates:
 
     total: Tensor | None = None  # [M, 1, 1 or D]; None stands for 1
 
+    def start_pulling(self) -> None:
+        """Begin a backward pass: the gradient of G is 0 again."""
+
     def scores(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.bmm(a, b.mT).tril_()
 
@@ -83,8 +86,10 @@ class _SummedGates(NoGates):
         self.enter = self.summed.to(dtype).exp()
         self.leave = (self.summed[:, -1:] - self.summed).to(dtype).exp()
         self.total: Tensor = self.enter[:, -1:]
-        self._grad_through = torch.zeros_like(log_decay)  # of G
-        self._grad_after = torch.zeros_like(log_decay)  # of G[C] - G
+
+    def start_pulling(self) -> None:
+        self._grad_through = torch.zeros_like(self.enter)  # of G
+        self._grad_after = torch.zeros_like(self.enter)  # of G[C] - G
 
     def entering(self, a: Tensor) -> Tensor:
         return a * self.enter
@@ -122,6 +127,9 @@ class ScalarGates(_SummedGates):
         # The floor changes no result; it keeps -inf - -inf out of the differences.
         super().__init__(log_decay, floor=-1000.0)
         self._matrix = (self.summed - self.summed.mT).to(log_decay.dtype).exp().tril_()  # [M, C, C]
+
+    def start_pulling(self) -> None:
+        super().start_pulling()
         self._weighted: Tensor | None = None  # the gradient of G[t] - G[s], [M, C, C]
 
     def scores(self, a: Tensor, b: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -200,13 +199,21 @@ def test_a_normaliser_at_zero_gives_zero_not_nan() -> None:
         assert torch.equal(o, torch.zeros_like(o))
 
 
-def test_an_unused_final_state_or_output_needs_no_gradient() -> None:
-    x: dict[str, Any] = {n: t.requires_grad_() for n, t in random_inputs(40).items()}
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_gradients_of_output_and_final_state_add_up(
+    kind: str | None, log_decay_of: Callable[..., Tensor]
+) -> None:
+    """Also that a second backward pass through one call starts afresh."""
+    x = random_inputs(40)
+    if kind is not None:
+        x["log_decay"] = log_decay_of("mild", *gate_shape(kind, x))
+    leaves = [t.requires_grad_() for t in x.values()]
     o, state = chunk_decay(**x)
-    from_o = torch.autograd.grad(o.sum(), x["v"], retain_graph=True)[0]
-    from_state = torch.autograd.grad(state.sum(), x["v"], retain_graph=True)[0]
-    both = torch.autograd.grad(o.sum() + state.sum(), x["v"])[0]
-    torch.testing.assert_close(from_o + from_state, both)
+    from_o = torch.autograd.grad(o.sum(), leaves, retain_graph=True)
+    from_state = torch.autograd.grad(state.sum(), leaves, retain_graph=True)
+    both = torch.autograd.grad(o.sum() + state.sum(), leaves)
+    for a, b, wanted in zip(from_o, from_state, both, strict=True):
+        torch.testing.assert_close(a + b, wanted)
 
 
 def test_the_final_state_owns_its_storage() -> None:

@@ -136,10 +136,18 @@ def test_streaming_in_pieces_equals_the_whole(
     assert relative_error(state, final) < 1e-5
 
 
-def test_gradients_reach_an_output_or_a_final_state_used_alone() -> None:
-    x = {name: t.requires_grad_() for name, t in random_inputs(40).items()}
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_gradients_of_output_and_final_state_add_up(
+    kind: str | None, log_decay_of: Callable[..., Tensor]
+) -> None:
+    """Also that a second backward pass through one call starts afresh."""
+    x = random_inputs(40, erase_key=True)
+    if kind is not None:
+        x["log_decay"] = log_decay_of("mild", *gate_shape(kind, x))
+    leaves = [t.requires_grad_() for t in x.values()]
     o, state = chunk_delta(**x)
-    from_o = torch.autograd.grad(o.sum(), x["k"], retain_graph=True)[0]
-    from_state = torch.autograd.grad(state.sum(), x["k"], retain_graph=True)[0]
-    both = torch.autograd.grad(o.sum() + state.sum(), x["k"])[0]
-    torch.testing.assert_close(from_o + from_state, both)
+    from_o = torch.autograd.grad(o.sum(), leaves, retain_graph=True)
+    from_state = torch.autograd.grad(state.sum(), leaves, retain_graph=True)
+    both = torch.autograd.grad(o.sum() + state.sum(), leaves)
+    for a, b, wanted in zip(from_o, from_state, both, strict=True):
+        torch.testing.assert_close(a + b, wanted)

@@ -10,24 +10,24 @@ from linearch.kernels.forms import choose_form
 
 
 def test_one_token_runs_as_one_naive_step() -> None:
-    assert choose_form(None, length=1) == "naive"
-    assert choose_form(None, length=2) == "chunked"
-    assert choose_form("chunked", length=1) == "chunked"
+    assert choose_form(None, steps=1) == "naive"
+    assert choose_form(None, steps=2) == "chunked"
+    assert choose_form("chunked", steps=1) == "chunked"
 
 
 def test_a_forced_form_overrides_every_request_inside() -> None:
     with force_form("naive"):
-        assert choose_form("chunked", length=100) == "naive"
+        assert choose_form("chunked", steps=100) == "naive"
         with force_form("chunked"):
-            assert choose_form(None, length=1) == "chunked"
-        assert choose_form(None, length=100) == "naive"
-    assert choose_form(None, length=100) == "chunked"
+            assert choose_form(None, steps=1) == "chunked"
+        assert choose_form(None, steps=100) == "naive"
+    assert choose_form(None, steps=100) == "chunked"
 
 
 def test_a_forced_form_ends_with_its_block_even_on_an_error() -> None:
     with pytest.raises(RuntimeError, match="inside"), force_form("naive"):
         raise RuntimeError("inside")
-    assert choose_form(None, length=2) == "chunked"
+    assert choose_form(None, steps=2) == "chunked"
 
 
 def test_forms_differ_in_rounding_alone() -> None:

@@ -104,12 +104,12 @@ def test_a_training_step_under_autocast_is_captured_in_a_cuda_graph(
     def step() -> tuple[Tensor, ...]:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             o, state = kernels.chunk_delta(**x)
-        return o, *torch.autograd.grad(o.sum() + state.sum(), list(x.values()))
+        return o.detach(), *torch.autograd.grad(o.sum() + state.sum(), list(x.values()))
 
-    wanted = step()
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        step()
+        wanted = step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

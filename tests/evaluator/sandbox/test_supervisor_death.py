@@ -1,4 +1,4 @@
-"""kill -9 of the supervisor takes the zygote, the child and the child's daemon with it."""
+"""kill -9 of the supervisor takes the zygote, the child, its daemon and their files with it."""
 
 from __future__ import annotations
 
@@ -64,3 +64,4 @@ def test_no_process_outlives_a_killed_supervisor(
     while any(map(_is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(_is_running, pids))
+    assert not (tmp_path / "sandbox").exists()
