@@ -39,22 +39,14 @@ def refresh_statistics(store: Store, run_id: str, config: RunConfig) -> float | 
     for row in rows:
         by_rung[row.rung or 0].append(row)
     ranks: list[StatisticRow] = []
-    ties: list[StatisticRow] = []
     deltas: list[StatisticRow] = []
-    n_above = 0
     for rung in sorted(by_rung, reverse=True):
         floor = floors.get(rung)
-        resolution = resolution_bpb(floor.sd) if floor else None
-        found = rank_with_ties([row.val_bpb for row in by_rung[rung]], resolution)
-        for row, rank in zip(by_rung[rung], found, strict=True):
-            assert rank is not None
-            key = {"architecture_id": row.id, "rung": rung, "metric": "val_bpb"}
-            ranks.append(StatisticRow(**key, value=n_above + rank))
-            ties.append(StatisticRow(**key, value=n_above + rank))
+        ranks += _ranks(by_rung[rung], rung, floor, n_above=len(ranks))
         deltas += _deltas(by_rung[rung], rung, floor, config)
-        n_above += len(by_rung[rung])
-    for name, computed in (("rank", ranks), ("tie", ties), ("delta", deltas)):
-        store.replace_statistics(run_id, name, computed)
+    store.replace_statistics(run_id, "rank", ranks)
+    store.replace_statistics(run_id, "tie", ranks)  # rows of one rank are one tie
+    store.replace_statistics(run_id, "delta", deltas)
     store.replace_statistics(run_id, "pareto_rank", list(_pareto(by_rung, config)))
     return floors[max(floors)].sd if floors else None
 
@@ -150,6 +142,19 @@ def _floor_rows(floors: Mapping[int, NoiseFloor]) -> Iterable[StatisticRow]:
             n=floor.n,
             detail={"mean": floor.mean, "resolution": resolution_bpb(floor.sd)},
         )
+
+
+def _ranks(
+    rows: list[LeaderboardRow], rung: int, floor: NoiseFloor | None, *, n_above: int
+) -> list[StatisticRow]:
+    """Ranks within one rung, below the `n_above` rows of higher rungs; ties by the noise."""
+    resolution = resolution_bpb(floor.sd) if floor else None
+    found = rank_with_ties([row.val_bpb for row in rows], resolution)
+    return [
+        StatisticRow(architecture_id=row.id, rung=rung, metric="val_bpb", value=n_above + rank)
+        for row, rank in zip(rows, found, strict=True)
+        if rank is not None
+    ]
 
 
 def _deltas(

@@ -10,11 +10,13 @@ from ..db import ArchitectureRow, Store, TrialRow
 from ..errors import LinearchError, StoreError
 from ..evaluator import Judge, TrialSpec
 from ..evaluator.results import TrialResult
+from ..evaluator.statistics import resolution_bpb
 from .preflight import cache_folder, resolve_device
 from .standings import noise_floors
 
 _EXACT_BPB = 1e-6
 _SAME = ("torch", "python", "device", "threads", "machine", "corpus")  # what exactness hangs on
+_EXACT_DEVICE = "cpu"  # on CUDA some operations add in an order of their own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +45,8 @@ def verify_architecture(
 ) -> Verification:
     """Repeats the quoted trial of an architecture, rung by rung, in the sandbox.
 
-    Exact (1e-6) where versions, device, threads and corpus are the stored ones; elsewhere within
-    what the run's seed noise resolves. Raises StoreError if it has no finished trial.
+    Exact (1e-6) on a CPU where versions, threads, machine and corpus are the stored ones; elsewhere
+    within what the run's seed noise resolves. Raises StoreError if it has no finished trial.
     """
     with Store.open(store, create=False) as opened:
         row = opened.queries.architecture(which).architecture
@@ -57,14 +59,15 @@ def verify_architecture(
         for name in _SAME
         if (then := (trial.environment or {}).get(name)) != (now := result.environment.get(name))
     }
-    noise_tolerance = None if floor is None else 2 * 2**0.5 * floor
+    must_be_exact = not differences and trial.device == _EXACT_DEVICE
+    noise_tolerance = None if floor is None else resolution_bpb(floor)
     return Verification(
         architecture_id=row.id,
         name=row.name,
         trial_id=trial.id,
         stored_bpb=stored_bpb,
         repeated_bpb=result.metrics.get("val_bpb"),
-        tolerance_bpb=noise_tolerance if differences else _EXACT_BPB,
+        tolerance_bpb=_EXACT_BPB if must_be_exact else noise_tolerance,
         same_surroundings=not differences,
         differences=differences,
         reason=result.reason,

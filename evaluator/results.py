@@ -71,8 +71,8 @@ class TrialSpec:
 class TrialResult:
     """What one training gave. `metrics` uses the store's names: val_bpb, tokens_per_s, ...
 
-    `curve` holds (tokens seen, training loss in nats) as the child reported it: shown, never ranked.
-    `checkpoint` continues training before its cooldown; `weights` are the scored ones (safetensors).
+    `curve` holds (tokens seen, training loss in nats) as the child reported it: shown, not ranked.
+    `checkpoint` continues training before its cooldown, `weights` are the scored ones: safetensors.
     """
 
     status: TrialStatus

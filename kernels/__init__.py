@@ -12,16 +12,13 @@ from .cross_entropy import linear_cross_entropy
 from .decay import chunk_decay
 from .delta import chunk_delta, chunk_oja
 from .elementwise import scan
-from .forms import Form, force_form
 from .norm import rms_norm
 
 __all__ = [
-    "Form",
     "causal_attention",
     "chunk_decay",
     "chunk_delta",
     "chunk_oja",
-    "force_form",
     "linear_cross_entropy",
     "rms_norm",
     "scan",

@@ -46,7 +46,7 @@ def test_an_unknown_profile_and_an_unreadable_file_say_what_to_do(tmp_path: Path
     with pytest.raises(ConfigError, match="Cannot read"):
         load_config("cpu", tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("seed = = 1")
-    with pytest.raises(ConfigError, match="broken.toml"):
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
         load_config("cpu", tmp_path / "broken.toml")
 
 

@@ -1,4 +1,4 @@
-"""The commands as a user types them, on a search that a test can afford: real Ray, real children."""
+"""The commands as a user types them, on a small search: real Ray, real children."""
 
 from __future__ import annotations
 

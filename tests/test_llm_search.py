@@ -81,7 +81,7 @@ def test_bad_replies_become_stored_rejections_and_the_search_completes(
     assert all(rows[name].reason for name in BAD)
     assert all(rows[name].val_bpb is None for name in BAD)
     assert "timeout" in f"{rows['endless'].reason}"
-    assert len(calls) == len(server.requests) - 1  # the client itself repeated the one that got a 500
+    assert len(calls) == len(server.requests) - 1  # the client repeated one
 
 
 def test_prompts_hold_the_parents_code_its_numbers_and_the_last_failure(

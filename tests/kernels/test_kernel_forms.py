@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from linearch.kernels import chunk_decay, force_form
-from linearch.kernels.forms import choose_form
+from linearch.kernels import chunk_decay
+from linearch.kernels.forms import choose_form, force_form
 
 
 def test_one_token_runs_as_one_naive_step() -> None:
