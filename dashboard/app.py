@@ -9,6 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from linearch.dashboard.filters import remember_filters
 from linearch.dashboard.links import PAGES
 from linearch.dashboard.reading import View, open_store, runs_of, show
 from linearch.dashboard.sidebar import choose_run, show_status
@@ -34,6 +35,7 @@ def main() -> None:
         page_title="linearch", page_icon=_ICON, layout="wide", initial_sidebar_state=330
     )
     st.html(_STYLE)
+    remember_filters()
     page = st.navigation(
         [st.Page(script, title=title, icon=icon) for script, (title, icon) in PAGES.items()],
         position="hidden",

@@ -39,7 +39,7 @@ def render() -> None:
     quoted = next((found for found in view.leaderboard() if found.id == row.id), None)
     show_header(detail)
     show_numbers(view, quoted)
-    reasons, usage = st.columns([3, 2], gap="large")
+    reasons, usage = st.columns(2, gap="large")
     with reasons:
         show_reasons(detail)
         show_relatives(view, detail)

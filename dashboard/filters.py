@@ -47,14 +47,19 @@ class Filters:
         return admitted
 
 
-def choose_filters(rows: Sequence[LeaderboardRow]) -> Filters:
-    """Draws the widgets; what they hold outlives changes of the rows and visits of other pages."""
+def remember_filters() -> None:
+    """Keeps the choice over visits of other pages: a value written again is not dropped with its
+    widget. To be called on every page."""
     st.session_state.setdefault("pin_baselines", True)
     for key in _KEYS:
-        if key in st.session_state:  # written again, it is not dropped with the widget
+        if key in st.session_state:
             st.session_state[key] = st.session_state[key]
+
+
+def choose_filters(rows: Sequence[LeaderboardRow]) -> Filters:
+    """Draws the widgets; what they hold outlives changes of the rows."""
     text, origin, state, family, rung, pin = st.columns(
-        [3, 2, 2, 3, 1.5, 2], vertical_alignment="bottom"
+        [2.8, 2, 2, 2.8, 1.5, 2.5], vertical_alignment="bottom"
     )
     with text:
         words = st.text_input("Search", key="search", placeholder="name, motivation or id")

@@ -27,6 +27,7 @@ _FLAGS = {
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
+    "logger.level": "warning",
     "theme.light.primaryColor": "#4263eb",
     "theme.dark.primaryColor": "#748ffc",
 }
@@ -42,13 +43,14 @@ def serve(store: str | None, port: int, open_browser: bool) -> int:
     port = _free_port(port)
     environment = dict(os.environ) | ({"LINEARCH_STORE": store} if store else {})
     server = subprocess.Popen(_command(port), env=environment, stdout=subprocess.DEVNULL)
-    with _forwarding_signals(server):
+    with _forwarding_signals(server) as forwarded:
         if _is_up(server, port):
             url = f"http://{HOST}:{port}"
             print(f"dashboard  {url}  (Ctrl-C ends it)", flush=True)
             if open_browser:
                 webbrowser.open(url)
-        return server.wait()
+        code = server.wait()
+        return 0 if forwarded else code
 
 
 def _command(port: int) -> list[str]:
@@ -91,15 +93,17 @@ def _answers(port: int) -> bool:
 
 
 @contextmanager
-def _forwarding_signals(server: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server, and only through it this process."""
+def _forwarding_signals(server: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM end the server, and through it this process. Yields those that came."""
+    forwarded: list[int] = []
 
-    def forward(_signal: int, _frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
+        forwarded.append(number)
         server.terminate()
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield forwarded
     finally:
         if server.poll() is None:
             server.kill()

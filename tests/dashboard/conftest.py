@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import linearch.dashboard
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+import linearch.dashboard
 from linearch.agents.standings import refresh_statistics
 from linearch.config import RunConfig
 from linearch.db import DUPLICATE, INVALID, ArchitectureRow, LeaderboardRow, Store
@@ -287,6 +287,12 @@ def run(store: Store) -> SmallRun:
     latest = store.latest_run()
     assert latest is not None
     return SmallRun(store, latest.id)
+
+
+@pytest.fixture
+def small_run() -> type[SmallRun]:
+    """Starts a run in a store of the test's own."""
+    return SmallRun
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_the_leaderboard_shows_every_scored_row_with_its_trial(app: Any) -> None
     table = app.test.dataframe[0].value
     assert len(table) == N_SCORED
     assert table["trial"].notna().all()
-    assert list(table["name"])[0] == "gated_deltanet"  # baselines are pinned by default
+    assert table["name"].iloc[0] == "gated_deltanet"  # baselines are pinned by default
 
 
 def test_unpinned_rows_come_in_the_order_of_their_ranks(app: Any) -> None:
