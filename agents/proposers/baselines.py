@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...errors import ConfigError
+from ...search_space.grammar import KNOWN, family
 from ...search_space.library import BASELINES, baseline_source
 from .proposal import Proposal
 
@@ -22,5 +23,6 @@ def baseline_proposals(names: Iterable[str]) -> Iterator[tuple[Proposal, bool]]:
             expectation="a published architecture, measured on the candidates' path",
             source=baseline_source(name),
             origin="baseline",
+            family=family(KNOWN[name]) if name in KNOWN else None,
         )
         yield proposal, baseline.is_reference

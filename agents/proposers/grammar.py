@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import ProposalError
-from ...search_space.grammar import KNOWN, Genome, Space, Value, changes, describe, render
+from ...search_space.grammar import (
+    KNOWN,
+    Genome,
+    Space,
+    Value,
+    changes,
+    describe,
+    family,
+    render,
+)
 from ..selection import choose_parents
 from .proposal import Evidence, Measured, ParentKind, Proposal
 from .steering import steered_genome
@@ -60,8 +69,8 @@ class GrammarProposer:
         """None: a genome is valid as drawn, and what failed is told to the next draw."""
         return None
 
-    def _start_draft(self, family: tuple[Value, Value], rng: random.Random) -> Draft:
-        update, decay = family
+    def _start_draft(self, opening: tuple[Value, Value], rng: random.Random) -> Draft:
+        update, decay = opening
         genome = self._space.sample(rng, update=update, decay=decay)
         return Draft(genome=genome, how="Drawn to open the search in this family.")
 
@@ -127,6 +136,7 @@ def to_proposal(draft: Draft, origin: str) -> Proposal:
         origin=origin,
         parents=draft.parents,
         genome=draft.genome.to_dict(),
+        family=family(draft.genome),
     )
 
 

@@ -343,3 +343,17 @@ def test_the_last_candidate_is_trained_though_its_gates_ended_last(
     config = validate_config({**config.model_dump(), "budget": {"max_candidates": 1}})
     _, run_id = run(store, config, Workers(all_is_well), Script())
     assert store.queries.funnel(run_id).measured == 1
+
+
+def test_baselines_and_grammar_candidates_name_their_family(
+    store: Store, config: RunConfig
+) -> None:
+    from linearch.agents.proposers.grammar import GrammarProposer
+
+    nothing_yet = Evidence(candidates=(), baselines=(), objectives=("val_bpb",))
+    proposer = GrammarProposer(seed=0, n_layers=2)
+    made = [proposer.propose(nothing_yet, index) for index in range(5)]
+    assert len({found.family for found in made}) == 5
+    _, run_id = run(store, config, Workers(all_is_well), Script())
+    families = {row.name: row.family for row in store.queries.leaderboard(run_id)}
+    assert families["gated_deltanet"] == "gated delta, scalar decay"
