@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .doctor import Finding
 
 _DASH = "–"
-_PIPE_WIDTH = 160  # of a table in a pipe or a file
+_PIPE_WIDTH = 170  # of a table in a pipe or a file
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -234,15 +234,15 @@ def _origin(row: LeaderboardRow, is_tied: bool) -> str:
 _COLUMNS = (
     _Column(heading="rank", cell=_rank),
     _Column(heading="name", cell=lambda row, _: row.name, justify="left"),
-    _Column(heading="by", cell=_origin, justify="left", needs_width=100),
+    _Column(heading="by", cell=_origin, justify="left", needs_width=105),
     _Column(heading="rung", cell=lambda row, _: _whole(row.rung)),
     _Column(heading="val_bpb", cell=lambda row, _: _fixed(row.val_bpb, ".3f")),
-    _Column(heading="Δ baseline", cell=lambda row, _: _fixed(row.delta, "+.3f"), needs_width=120),
-    _Column(heading="recall", cell=lambda row, _: _fixed(row.recall_mqar, ".0%"), needs_width=90),
-    _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=90),
+    _Column(heading="Δ baseline", cell=lambda row, _: _fixed(row.delta, "+.3f"), needs_width=140),
+    _Column(heading="recall", cell=lambda row, _: _fixed(row.recall_mqar, ".0%"), needs_width=115),
+    _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=127),
     _Column(heading="state", cell=lambda row, _: size(row.state_bytes)),
     _Column(heading="tokens/s", cell=lambda row, _: _whole(row.tokens_per_s)),
-    _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=150),
+    _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=170),
 )
 
 

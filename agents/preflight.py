@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -48,6 +49,10 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
 
     On a cluster the device is taken as asked for, since the driver's machine need not have it.
     """
+    if sys.platform != "linux":
+        raise PreflightError(
+            f"Searches run on Linux alone, which can contain candidates; this is {sys.platform}."
+        )
     list(baseline_proposals(config.baselines))  # raises for an unknown name
     _check_names(config)
     on_cluster = ray_address is not None and config.workers.device == "cuda"

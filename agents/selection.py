@@ -40,15 +40,18 @@ def non_dominated_ranks(points: Sequence[Point]) -> list[int]:
         members = [i for i, point in enumerate(points) if (None in point) == has_gap]
         keys = {i: tuple(map(_or_inf, points[i])) for i in members}
         for i in sorted(members, key=keys.__getitem__):
-            front = bisect.bisect_left(
-                fronts, True, key=lambda known, key=keys[i]: not _is_dominated(key, known)
-            )
+            front = _front_of(keys[i], fronts)
             if front == len(fronts):
                 fronts.append([])
             fronts[front].append(keys[i])
             ranks[i] = n_above + front
         n_above += len(fronts)
     return ranks
+
+
+def _front_of(key: tuple[float, ...], fronts: Sequence[list[tuple[float, ...]]]) -> int:
+    """The first front in which nothing dominates `key`: if one holds it up, all before it do."""
+    return bisect.bisect_left(fronts, True, key=lambda known: not _is_dominated(key, known))
 
 
 def _is_dominated(key: tuple[float, ...], known: Sequence[tuple[float, ...]]) -> bool:

@@ -148,9 +148,7 @@ class _Worker:
 def _start_ray(config: RunConfig, device: str, address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None and "RAY_AUTH_MODE" not in os.environ:
-        # Whoever reaches Ray's ports can run code; Ray reads these when it is imported.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    _authenticate(address)  # Ray reads it when it is imported
     import ray
 
     options: dict[str, Any] = {
@@ -172,8 +170,25 @@ def _start_ray(config: RunConfig, device: str, address: str | None) -> Any:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"reach Ray at {address}" if address else "start a local Ray"
-        raise PreflightError(f"Cannot {where}: {error}") from error
+        reason = " ".join(str(error).split())[:_MESSAGE]
+        raise PreflightError(
+            f"Cannot {where}: {reason}. A cluster with token authentication wants "
+            "RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in this environment."
+        ) from error
     return ray
+
+
+def _authenticate(address: str | None) -> None:
+    """Ray's token authentication, unless the user has decided: who reaches its ports can run code.
+
+    A local Ray gets a token of its own; a cluster's is the one that `ray start` has left here.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if address is None:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    elif "RAY_AUTH_TOKEN" in os.environ or Path("~/.ray/auth_token").expanduser().exists():
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 @contextlib.contextmanager
