@@ -76,6 +76,7 @@ class Search:
         self._fruitless = self._infra_failures = 0
         self._draining: str | None = None
         self._budget_is_spent = False
+        self._state: EndState = "finished"
         self._interrupts = 0
         self._started_s = time.monotonic()
         self._earlier_s = store.run(run_id).elapsed_s or 0.0
@@ -107,7 +108,7 @@ class Search:
         remaining_s = self._budget.remaining_s(self._spent())
         while self._dispatcher.start_next(remaining_s):
             pass
-        if not self._dispatcher.running and self._dispatcher.backlog():
+        if not self._dispatcher.running and self._dispatcher.has_work():
             self._draining = "no further trial fits into the time that is left"
 
     def _is_over(self) -> bool:
@@ -156,6 +157,7 @@ class Search:
     def _after_admission(self, outcome: Outcome, admission: Admission) -> None:
         if isinstance(outcome.error, ProviderRefused):
             self._draining = f"the language model's endpoint refused: {outcome.error}"
+            self._state = "failed"
         candidate = admission.candidate
         if candidate is None or candidate.state == "rejected":
             self._fruitless += 1
@@ -242,7 +244,7 @@ class Search:
             return Ending(state="interrupted", reason="interrupted", elapsed_s=self.elapsed_s)
         reason = self._draining or "all wanted candidates are measured"
         return Ending(
-            state="finished",
+            state=self._state,
             reason=reason,
             elapsed_s=self.elapsed_s,
             budget_is_spent=self._budget_is_spent,

@@ -127,7 +127,7 @@ def _drive(
 def _outcome(store: Store, run_id: str, config: RunConfig, ending: Ending) -> Outcome:
     rows = store.queries.leaderboard(run_id)
     measured = any(row.val_bpb is not None for row in rows)
-    code = 130 if ending.state == "interrupted" else 0
+    code = {"finished": 0, "failed": 1, "interrupted": 130}[ending.state]
     if ending.budget_is_spent and not measured:
         code = 3
     funnel = store.queries.funnel(run_id)

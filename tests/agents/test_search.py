@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from linearch.agents.board import Board
 from linearch.agents.intake import Intake
+from linearch.agents.llm.errors import ProviderRefused
 from linearch.agents.progress import Silent
 from linearch.agents.proposers.baselines import baseline_proposals
 from linearch.agents.proposers.proposal import Evidence, Proposal
@@ -357,3 +359,27 @@ def test_baselines_and_grammar_candidates_name_their_family(
     _, run_id = run(store, config, Workers(all_is_well), Script())
     families = {row.name: row.family for row in store.queries.leaderboard(run_id)}
     assert families["gated_deltanet"] == "gated delta, scalar decay"
+
+
+def test_time_that_nothing_fits_into_is_not_waited_for(store: Store, config: RunConfig) -> None:
+    """The recall probe needs longer than is left, so the search ends when the rest is done."""
+
+    def slow(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        value = all_is_well(job)
+        return replace(value, wall_s=100.0) if isinstance(value, TrialResult) else value
+
+    settings = {"recall": {"train_tokens": 10_000}, "budget": {"max_minutes": 10}}
+    config = validate_config({**config.model_dump(), **settings})
+    ending, run_id = run(store, config, Workers(slow), Script())
+    assert "fits" in ending.reason
+    assert ending.elapsed_s < 60
+    assert all(trial.task == "corpus" for trial in store.trials(run_id))
+
+
+def test_an_endpoint_that_refuses_ends_the_run_as_failed_and_resumable(
+    store: Store, config: RunConfig
+) -> None:
+    proposer = Script({0: ProviderRefused("no credit left")})
+    ending, _ = run(store, config, Workers(all_is_well), proposer)
+    assert ending.state == "failed"
+    assert "no credit left" in ending.reason
