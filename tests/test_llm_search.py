@@ -23,7 +23,7 @@ SETTINGS = {
     "ladder.noise_seeds": 2,
     "baselines": ["gated_deltanet"],
     "recall.enabled": False,
-    "gates.deadline_s": 8,
+    "gates.deadline_s": 20,
     "proposer.llm.requests_in_flight": 2,
     "proposer.llm.max_retries": 1,
 }
