@@ -22,7 +22,7 @@ def load_mixer(
     """The Mixer class of a baseline's name, a source file, or a stored architecture (id or name).
 
     The class takes (d_model, n_heads, layer_idx, n_layers). Loading runs its code in this process:
-    a source that no audit in the store has passed raises UntrustedSource unless `trust`.
+    a source that has not passed the store's gates raises UntrustedSource unless `trust`.
     """
     from .search_space.replay import mixer_from_source
 

@@ -1,7 +1,7 @@
 """Makes a stored architecture a live module again, in the user's own process.
 
-That runs its code, so it is a second way in beside the sandbox: only baselines, sources whose audit
-passed in this store, and sources the user vouches for are let through.
+That runs its code, so it is a second way in beside the sandbox: only baselines, sources that
+passed the gates in this store, and sources the user vouches for are let through.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ def mixer_from_source(
 ) -> type[nn.Module]:
     """The Mixer class of a source that may be run here.
 
-    `trusted_hashes` holds the sha256 of sources that passed an audit, or tells whether one did.
+    `trusted_hashes` holds the sha256 of sources that passed the gates, or tells whether one did.
     Raises UntrustedSource for any other unless `trust`, and CandidateRejected for a source that is
     not in the contract's form, trusted or not.
     """
     checked = check_source(source)
     if not (trust or _is_trusted(checked, trusted_hashes)):
         raise UntrustedSource(
-            f"No audit in this store has passed this source (sha256 {checked.source_hash[:16]}…), "
-            "and loading it runs its code in this process: run `linearch audit` on it first, or "
-            "read it and pass trust=True."
+            f"This source (sha256 {checked.source_hash[:16]}…) has not passed the gates of any run in "
+            "the store, and loading it runs its code here: read it first, then pass trust=True."
         )
     return load_mixer_class(source, f"linearch_mixer_{checked.source_hash[:16]}")
 

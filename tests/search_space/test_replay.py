@@ -40,7 +40,7 @@ def test_a_baseline_is_trusted_by_itself() -> None:
 
 def test_an_unknown_source_is_refused_with_what_to_do_and_not_run() -> None:
     tripwire = STRANGER + "\n_BOOM = 1 / 0\n"
-    with pytest.raises(UntrustedSource, match=r"linearch audit.*trust=True"):
+    with pytest.raises(UntrustedSource, match=r"gates.*trust=True"):
         mixer_from_source(tripwire, trusted_hashes={source_hash(STRANGER)})
 
 
