@@ -37,7 +37,7 @@ def mixer_from_source(
     checked = check_source(source)
     if not (trust or _is_trusted(checked, trusted_hashes)):
         raise UntrustedSource(
-            f"This source (sha256 {checked.source_hash[:16]}…) has not passed the gates in the store, "
+            f"This source (sha256 {checked.source_hash[:16]}…) has not passed the store's gates, "
             "and loading it runs its code here: read it first, then pass trust=True."
         )
     return load_mixer_class(source, f"linearch_mixer_{checked.source_hash[:16]}")
