@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig, validate_config
-from .db import ArchitectureDetail, ArchitectureRow, RunRow, Store
+from .db import ArchitectureDetail, ArchitectureRow, LeaderboardRow, RunRow, Store
 from .errors import StoreError
 from .search_space.library import BASELINES, baseline_source
 
@@ -44,11 +44,12 @@ def load_model(
     With `weights`, those of its quoted trial (the best one at its highest rung). Raises StoreError
     for an unknown architecture or one without weights, UntrustedSource as `load_mixer` does.
     """
+    from .agents.standings import quoted_row
     from .search_space.replay import model_from_facts
 
     with Store.open(store, create=False) as opened:
         row = opened.queries.architecture(which).architecture
-        blob = _weights(opened, row) if weights else None
+        blob = _weights(opened, quoted_row(opened, row)) if weights else None
         return model_from_facts(
             model_facts(row, validate_config(opened.run(row.run_id).config)),
             trusted_hashes=opened.queries.trusted_hashes(),
@@ -80,7 +81,7 @@ def export_architecture(
     """
     import safetensors.torch
 
-    from .agents.standings import noise_floors
+    from .agents.standings import noise_floors, quoted_row
     from .search_space.backbone import BackboneConfig
     from .search_space.export import export_module
 
@@ -89,10 +90,10 @@ def export_architecture(
         row, run = detail.architecture, opened.run(detail.architecture.run_id)
         facts = model_facts(row, validate_config(run.config))
         source = facts.pop("source")
-        quoted = next(r for r in opened.queries.leaderboard(run.id) if r.id == row.id)
+        quoted = quoted_row(opened, row)
         has_weights = weights and quoted.trial_id is not None
-        state = safetensors.torch.load(_weights(opened, row)) if has_weights else None
-        card = _card(opened, detail, run, noise_floors(opened, run.id))
+        state = safetensors.torch.load(_weights(opened, quoted)) if has_weights else None
+        card = _card(opened, detail, quoted, run, noise_floors(opened, run.id))
         return export_module(folder, source, BackboneConfig(**facts), state, card)
 
 
@@ -122,11 +123,14 @@ def model_facts(row: ArchitectureRow, config: RunConfig) -> dict[str, Any]:
 
 
 def _card(
-    store: Store, detail: ArchitectureDetail, run: RunRow, noise_bpb: dict[int, float]
+    store: Store,
+    detail: ArchitectureDetail,
+    quoted: LeaderboardRow,
+    run: RunRow,
+    noise_bpb: dict[int, float],
 ) -> dict[str, Any]:
     """The measurements that an export is labelled with; what is not known is None."""
     row = detail.architecture
-    quoted = next(r for r in store.queries.leaderboard(run.id) if r.id == row.id)
     trial = store.trial(quoted.trial_id) if quoted.trial_id else None
     environment = (trial.environment if trial else None) or {}
     return {
@@ -150,11 +154,10 @@ def _card(
     }
 
 
-def _weights(store: Store, row: ArchitectureRow) -> bytes:
-    quoted = next(r for r in store.queries.leaderboard(row.run_id) if r.id == row.id).trial_id
-    digest = store.trial(quoted).weights_hash if quoted else None
+def _weights(store: Store, quoted: LeaderboardRow) -> bytes:
+    digest = store.trial(quoted.trial_id).weights_hash if quoted.trial_id else None
     if digest is None:
-        raise StoreError(f"{row.name} has no trained weights: it has no finished trial.")
+        raise StoreError(f"{quoted.name} has no trained weights: it has no finished trial.")
     return store.blobs.get(digest)
 
 

@@ -51,10 +51,7 @@ class Intake:
         try:
             row = self._store_row(proposal, checked, repaired, is_reference)
         except DuplicateArchitecture as duplicate:
-            data = {"name": proposal.name, "existing_id": duplicate.existing_id}
-            self._store.add_event(self._run_id, DUPLICATE, data)
-            existing = self._board[duplicate.existing_id].name
-            return Admission(candidate=None, note=f"{proposal.name} is the same as {existing}")
+            return self._pass_over(proposal, duplicate.existing_id)
         return Admission(candidate=self._remember(row, proposal), note=f"proposed {row.name}")
 
     def _refuse(
@@ -71,13 +68,17 @@ class Intake:
         try:
             row = self._store_row(proposal, unchecked, repaired, is_reference=False)
         except DuplicateArchitecture as duplicate:
-            data = {"name": proposal.name, "existing_id": duplicate.existing_id}
-            self._store.add_event(self._run_id, DUPLICATE, data)
-            return Admission(candidate=None, note=f"{proposal.name} repeats a rejected source")
+            return self._pass_over(proposal, duplicate.existing_id)
         self._store.reject(row.id, rejection.check, rejection.reason)
         candidate = self._remember(row, proposal)
         candidate.state, candidate.reason = "rejected", str(rejection)
         return Admission(candidate=candidate, note=f"rejected {row.name}: {rejection}")
+
+    def _pass_over(self, proposal: Proposal, existing_id: str) -> Admission:
+        data = {"name": proposal.name, "existing_id": existing_id}
+        self._store.add_event(self._run_id, DUPLICATE, data)
+        existing = self._board[existing_id].name
+        return Admission(candidate=None, note=f"{proposal.name} is the same as {existing}")
 
     def _store_row(
         self,

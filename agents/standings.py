@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from ..config import RunConfig
-from ..db import Funnel, LeaderboardRow, StatisticRow, Store
+from ..db import ArchitectureRow, Funnel, LeaderboardRow, StatisticRow, Store
 from ..evaluator.correlation import spearman
 from ..evaluator.statistics import (
     NoiseFloor,
@@ -33,7 +33,8 @@ _SHOWN_BEST = 6
 def refresh_statistics(store: Store, run_id: str, config: RunConfig) -> float | None:
     """Recomputes and stores all statistics; returns the noise at the highest rung that has one."""
     rows = [row for row in store.queries.leaderboard(run_id) if row.val_bpb is not None]
-    floors = _measure_noise(store, run_id, config)
+    baseline = _noise_baseline(rows, config)
+    floors = _measure_noise(store, run_id, baseline) if baseline is not None else {}
     store.replace_statistics(run_id, "noise_floor", list(_floor_rows(floors)))
     by_rung: dict[int, list[LeaderboardRow]] = defaultdict(list)
     for row in rows:
@@ -70,6 +71,12 @@ def refresh_rank_correlation(store: Store, run_id: str, config: RunConfig) -> No
             )
         )
     store.replace_statistics(run_id, "rank_correlation", computed)
+
+
+def quoted_row(store: Store, architecture: ArchitectureRow) -> LeaderboardRow:
+    """An architecture's own row of its run's leaderboard: the trial and number it is quoted by."""
+    rows = store.queries.leaderboard(architecture.run_id)
+    return next(row for row in rows if row.id == architecture.id)
 
 
 def noise_floors(store: Store, run_id: str) -> dict[int, float]:
@@ -114,16 +121,22 @@ def snapshot(
     )
 
 
-def _measure_noise(store: Store, run_id: str, config: RunConfig) -> dict[int, NoiseFloor]:
-    """By rung, the spread of the noise baseline over the seeds that were trained there."""
-    values: dict[int, list[float]] = defaultdict(list)
-    baseline = _noise_baseline(store.queries.leaderboard(run_id), config)
+def _measure_noise(store: Store, run_id: str, baseline: LeaderboardRow) -> dict[int, NoiseFloor]:
+    """By rung, the spread of the noise baseline over seeds, at the one rate they were repeated at.
+
+    Other learning rates of the grid differ for a reason and are no noise.
+    """
+    values: dict[tuple[int, float], list[float]] = defaultdict(list)
     for score in store.queries.scores(run_id):
-        is_repeat = baseline is not None and score.architecture_id == baseline.id
-        if is_repeat and score.task == "corpus" and score.val_bpb is not None:
-            values[score.rung].append(score.val_bpb)
-    floors = {rung: noise_floor(known) for rung, known in values.items()}
-    return {rung: floor for rung, floor in floors.items() if floor is not None}
+        is_repeat = score.architecture_id == baseline.id and score.task == "corpus"
+        if is_repeat and score.val_bpb is not None:
+            values[score.rung, score.learning_rate].append(score.val_bpb)
+    floors: dict[int, NoiseFloor] = {}
+    for (rung, _), known in sorted(values.items(), key=lambda item: len(item[1])):
+        floor = noise_floor(known)
+        if floor is not None:
+            floors[rung] = floor  # the rate with the most seeds comes last and stays
+    return floors
 
 
 def _noise_baseline(rows: Iterable[LeaderboardRow], config: RunConfig) -> LeaderboardRow | None:

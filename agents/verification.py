@@ -12,7 +12,7 @@ from ..evaluator import Judge, TrialSpec
 from ..evaluator.results import TrialResult
 from ..evaluator.statistics import resolution_bpb
 from .preflight import cache_folder, resolve_device
-from .standings import noise_floors
+from .standings import noise_floors, quoted_row
 
 _EXACT_BPB = 1e-6
 _SAME = ("torch", "python", "device", "threads", "machine", "corpus")  # what exactness hangs on
@@ -75,7 +75,7 @@ def verify_architecture(
 
 
 def _quoted_trial(store: Store, row: ArchitectureRow) -> tuple[TrialRow, float]:
-    quoted = next(r for r in store.queries.leaderboard(row.run_id) if r.id == row.id)
+    quoted = quoted_row(store, row)
     if quoted.trial_id is None or not quoted.val_bpb_values:
         raise StoreError(f"{row.name} has no finished trial, so there is nothing to verify.")
     return store.trial(quoted.trial_id), quoted.val_bpb_values[0]

@@ -383,3 +383,18 @@ def test_an_endpoint_that_refuses_ends_the_run_as_failed_and_resumable(
     ending, _ = run(store, config, Workers(all_is_well), proposer)
     assert ending.state == "failed"
     assert "no credit left" in ending.reason
+
+
+def test_the_rates_of_a_grid_are_not_taken_for_noise(store: Store, config: RunConfig) -> None:
+    def by_rate(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        value = all_is_well(job)
+        if isinstance(value, TrialResult) and isinstance(job, TrialJob):
+            shifted = (value.metrics["val_bpb"] or 0.0) + job.spec.learning_rate
+            value = replace(value, metrics={**value.metrics, "val_bpb": shifted})
+        return value
+
+    config = validate_config({**config.model_dump(), "training": {"learning_rates": [0.1, 0.9]}})
+    _, run_id = run(store, config, Workers(by_rate), Script())
+    floors = {row.rung: row for row in store.queries.statistics(run_id, "noise_floor")}
+    assert {rung: floor.n for rung, floor in floors.items()} == {0: 3, 1: 3}
+    assert floors[0].value == pytest.approx(0.01)  # the seeds' step in `score`
