@@ -9,17 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 TrialStatus = Literal[
-    "done", "diverged", "timeout", "oom", "crashed", "protocol", "noncausal", "infra"
+    "done", "diverged", "timeout", "oom", "crashed", "protocol", "noncausal", "unsound", "infra"
 ]
+# Where a gate ran: on the processor in float32, on the search's device in the training's precision,
+# or there on the weights that a training left.
+Stage = Literal["cpu", "device", "trained"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateResult:
-    """One check of one candidate; `evidence` holds the numbers behind the verdict (JSON)."""
+    """One check of one candidate; `evidence` holds the numbers behind the verdict (JSON).
+
+    `passed` is None where the check does not apply or could not run; `reason` then says why.
+    """
 
     gate: str
-    passed: bool
+    passed: bool | None
     reason: str | None = None
+    stage: Stage = "cpu"
     evidence: dict[str, Any] = field(default_factory=dict)
     duration_s: float | None = None
 
@@ -29,7 +36,8 @@ class Judgement:
     """All gates of one candidate, and the sizes they measured on the way.
 
     `state_bytes` is one sequence's state over all layers after the profile's seq_len;
-    `state_bytes_at` gives it at several lengths (it grows only under full attention).
+    `state_bytes_at` gives it at several lengths (it grows only under full attention). `sandbox` is
+    the level of containment that it ran under.
     """
 
     results: tuple[GateResult, ...]
@@ -38,15 +46,17 @@ class Judgement:
     state_bytes: int | None = None
     state_bytes_at: dict[int, int] = field(default_factory=dict)
     wall_s: float | None = None
+    sandbox: str | None = None
     infra_error: str | None = None
 
     @property
     def is_sound(self) -> bool:
-        return bool(self.results) and all(result.passed for result in self.results)
+        """Whether something was checked and nothing failed."""
+        return any(result.passed for result in self.results) and self.failure is None
 
     @property
     def failure(self) -> GateResult | None:
-        return next((result for result in self.results if not result.passed), None)
+        return next((result for result in self.results if result.passed is False), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,12 +83,15 @@ class TrialResult:
 
     `curve` holds (tokens seen, training loss in nats) as the child reported it: shown, not ranked.
     `checkpoint` continues training before its cooldown, `weights` are the scored ones: safetensors.
+    `gates` ran on those weights. `alarm` says why the score is too good to be believed unseen.
     """
 
     status: TrialStatus
     reason: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     curve: tuple[tuple[int, float], ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    alarm: str | None = None
     checkpoint: bytes | None = None
     weights: bytes | None = None
     wall_s: float | None = None

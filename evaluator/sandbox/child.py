@@ -14,8 +14,9 @@ import torch
 
 from .failures import FailureKind
 from .limits import Limits, confine
+from .mixer_bench import ContractBroken
 from .protocol import MessageReader, ProtocolError, encode, receive, send
-from .workbench import CANDIDATE_FILE, ContractBroken, Workbench
+from .workbench import CANDIDATE_FILE, Workbench
 
 _MESSAGE_CHARS = 500
 _TRACEBACK_CHARS = 4000

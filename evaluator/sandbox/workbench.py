@@ -27,18 +27,12 @@ from ..checkpoint import (
 )
 from ..recipe import Recipe
 from ..training import autocast, train
+from .mixer_bench import Answer, MixerBench
 from .protocol import Message
 
 CANDIDATE_FILE = "<mixer candidate>"  # what load_mixer_class calls it in tracebacks
 _MODULE_NAME = "candidate"
-_PROBE_SEED = 20  # train mode draws the same dropout masks in every call
-
-Answer = tuple[dict[str, Any], dict[str, Tensor]]
 Report = Callable[..., None]
-
-
-class ContractBroken(Exception):
-    """The mixer returned something that is neither a tensor nor a flat dict of tensors."""
 
 
 class Workbench:
@@ -49,7 +43,7 @@ class Workbench:
         self._data = data
         self._mixer_class: type[nn.Module] | None = None
         self._model: Backbone | None = None
-        self._mixers: dict[int, nn.Module] = {}
+        self._mixers = MixerBench(device)
 
     def answer(self, request: Message, report: Report) -> Answer:
         """The values and tensors of the reply; `report(event, **values)` tells of the way there."""
@@ -63,13 +57,13 @@ class Workbench:
             case "build":
                 return self._build(BackboneConfig(**values["model"]), values["seed"]), {}
             case "mixer":
-                return self._make_mixer(**_arguments(values)), {}
-            case "forward":
-                return {}, {"y": self._forward(request)}
-            case "stream":
-                return self._stream(request)
-            case "gradients":
-                return self._gradients(request)
+                self._mixers.make(self._loaded_class(), **_arguments(values))
+                return {}, {}
+            case "trained_mixer":
+                self._mixers.take(
+                    values["layer"], self._whole_model().blocks[values["layer"]].mixer
+                )
+                return {}, {}
             case "state":
                 return {"bytes": [self._state_bytes(length) for length in values["lengths"]]}, {}
             case "train":
@@ -79,60 +73,16 @@ class Workbench:
                 return {}, {}
             case "hidden":
                 return {}, {"hidden": self._hidden(request.tensors["tokens"], values["precision"])}
-            case unknown:
-                raise ValueError(f"unknown operation {unknown!r}")
+            case operation:
+                answer = self._mixers.answer(request)
+                if answer is None:
+                    raise ValueError(f"unknown operation {operation!r}")
+                return answer
 
     def _build(self, config: BackboneConfig, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         self._model = Backbone(config, self._loaded_class()).to(self._device)
         return {"n_params": count_parameters(self._model)}
-
-    def _make_mixer(
-        self, layer: int, d_model: int, n_heads: int, n_layers: int, seed: int, jitter: float
-    ) -> dict[str, Any]:
-        torch.manual_seed(seed)
-        mixer = self._loaded_class()(d_model, n_heads, layer, n_layers).float().to(self._device)
-        jitter_parameters(mixer, jitter, torch.Generator().manual_seed(seed))
-        self._mixers[layer] = mixer
-        return {}
-
-    @torch.no_grad()
-    def _forward(self, request: Message) -> Tensor:
-        mixer = self._mixer(request, train=request.values["train"])
-        return _output(mixer(request.tensors["x"].to(self._device)))[0]
-
-    @torch.no_grad()
-    def _stream(self, request: Message) -> Answer:
-        mixer = self._mixer(request, train=False)
-        x = request.tensors["x"].to(self._device)
-        outputs, facts = [], []
-        state: dict[str, Tensor] | None = None
-        for piece in torch.split(x, request.values["lengths"], dim=1):
-            # A clone: a view would let the mixer reach the pieces to come.
-            y, state = _output(mixer(piece.clone(), state))
-            outputs.append(y)
-            facts.append(_state_facts(state))
-            state = {name: tensor.clone() for name, tensor in state.items()}
-        return {"states": facts}, {"y": torch.cat(outputs, dim=1)}
-
-    def _gradients(self, request: Message) -> Answer:
-        mixer = self._mixer(request, train=True)
-        mixer.zero_grad(set_to_none=True)
-        y, _ = _output(mixer(request.tensors["x"].to(self._device)))
-        torch.autograd.backward(y, request.tensors["cotangent"].to(self._device))
-        parameters = dict(mixer.named_parameters())
-        facts = {
-            name: {
-                "numel": p.numel(),
-                "arrived": p.grad is not None,
-                "is_finite": p.grad is None or bool(p.grad.isfinite().all()),
-            }
-            for name, p in parameters.items()
-        }
-        # As a tensor, for a norm may be infinite and JSON cannot say so.
-        zero = torch.zeros(())
-        norms = [zero if p.grad is None else p.grad.norm().cpu() for p in parameters.values()]
-        return {"parameters": facts}, {"norms": torch.stack([zero, *norms])[1:]}
 
     @torch.no_grad()
     def _state_bytes(self, length: int) -> int:
@@ -168,19 +118,6 @@ class Workbench:
         assert self._model is not None, "build comes first"
         return self._model
 
-    def _mixer(self, request: Message, *, train: bool) -> nn.Module:
-        if train:
-            torch.manual_seed(_PROBE_SEED)
-        return self._mixers[request.values["layer"]].train(train)
-
-
-@torch.no_grad()
-def jitter_parameters(module: nn.Module, scale: float, generator: torch.Generator) -> None:
-    """Adds noise of standard deviation `scale`, so that a gate initialised at zero is alive."""
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.add_(noise.to(parameter), alpha=scale)
-
 
 def _device_name(device: torch.device) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -188,35 +125,3 @@ def _device_name(device: torch.device) -> str | None:
 
 def _arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "op"}
-
-
-def _output(returned: object) -> tuple[Tensor, dict[str, Tensor]]:
-    if not (isinstance(returned, tuple) and len(returned) == 2):
-        raise ContractBroken("forward must return the pair (y, state)")
-    y, state = returned
-    if not _is_plain(y):
-        raise ContractBroken(f"y must be a dense torch.Tensor, got {type(y).__name__}")
-    if type(state) is not dict or not all(type(key) is str for key in state):
-        raise ContractBroken(f"the state must be a dict with text keys, got {type(state).__name__}")
-    for name, tensor in state.items():
-        if not _is_plain(tensor):
-            found = type(tensor).__name__
-            raise ContractBroken(f"the state's {name!r} must be a dense tensor, got {found}")
-    return y, state
-
-
-def _is_plain(value: object) -> bool:
-    """No subclass, which could answer differently each time it is looked at, and not sparse."""
-    return type(value) is Tensor and value.layout == torch.strided
-
-
-def _state_facts(state: dict[str, Tensor]) -> dict[str, Any]:
-    tensors = {
-        name: {
-            "shape": list(tensor.shape),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-            "n_bytes": tensor.numel() * tensor.element_size(),
-        }
-        for name, tensor in state.items()
-    }
-    return {"tensors": tensors, "storage_bytes": state_bytes([state])}

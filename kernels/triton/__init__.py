@@ -1,0 +1,1 @@
+"""The Triton forms, for CUDA tensors; the operation's module above chooses."""
