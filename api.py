@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig, validate_config
 from .db import ArchitectureDetail, ArchitectureRow, LeaderboardRow, RunRow, Store
-from .errors import StoreError
+from .errors import LinearchError, StoreError
+from .search_space.asi_arch import is_asi_arch_source
 from .search_space.library import BASELINES, baseline_source
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def load_mixer(
     """The Mixer class of a baseline's name, a source file, or a stored architecture (id or name).
 
     The class takes (d_model, n_heads, layer_idx, n_layers). Loading runs its code in this process:
-    a source that has not passed the store's gates raises UntrustedSource unless `trust`.
+    a source that has not passed the store's gates raises UntrustedSource unless `trust`. One in
+    ASI-Arch's convention comes behind an adapter that takes whole sequences alone.
     """
     from .search_space.replay import mixer_from_source
 
@@ -90,6 +92,11 @@ def export_architecture(
         row, run = detail.architecture, opened.run(detail.architecture.run_id)
         facts = model_facts(row, validate_config(run.config))
         source = facts.pop("source")
+        if is_asi_arch_source(source):
+            raise LinearchError(
+                f"{row.name} is in ASI-Arch's convention, which needs the adapter in linearch: it "
+                "cannot be exported; take it with linearch.load_mixer."
+            )
         quoted = quoted_row(opened, row)
         has_weights = weights and quoted.trial_id is not None
         state = safetensors.torch.load(_weights(opened, quoted)) if has_weights else None

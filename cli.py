@@ -26,6 +26,13 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+DeviceOption = Annotated[
+    Literal["cpu", "cuda"] | None, typer.Option("--device", help="Where it is judged (cpu).")
+]
+UnsafeOption = Annotated[
+    bool,
+    typer.Option("--unsafe-no-sandbox", help="Run the code although it cannot be contained."),
+]
 Which = Annotated[str, typer.Argument(metavar="ID", help="An id, the start of one, or a name.")]
 
 
@@ -135,6 +142,85 @@ def export(
         f"try   cd {package.parent} && python -c 'import {package.name}; "
         f"print({package.name}.load_model())'"
     )
+
+
+@app.command()
+def audit(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE|ID|NAME", help="A source file, an id, or a name.")
+    ],
+    device: DeviceOption = None,
+    profile: Annotated[
+        str | None, typer.Option(help="The sizes to judge at; by default the run's, else cpu.")
+    ] = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="End the quarantine of what passes.")
+    ] = False,
+    unsafe: UnsafeOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge any mixer whole: every gate, with the evidence. Exit code 0 sound, 1 unsound.
+
+    Takes a file in this package's convention (class Mixer) or in ASI-Arch's (class DeltaNet), an
+    architecture of the store, or a baseline's name.
+    """
+    from .agents.auditing import audit_target, check_releasable, find_target
+    from .audit_progress import busy
+    from .audit_tables import print_audit
+    from .db import Store
+    from .tables import print_json, terminal
+
+    found = find_target(target, store=store, profile=profile, device=device, unsafe=unsafe)
+    if release:
+        check_releasable(found, profile)
+    with busy(f"auditing {found.name} on {found.device}"):
+        audited = audit_target(found)
+    is_released = release and audited.is_sound
+    if is_released:
+        assert found.row is not None
+        with Store.open(store, create=False) as opened:
+            opened.release(found.row.id)
+    if as_json:
+        print_json({**audited.as_dict(), "released": is_released})
+    else:
+        print_audit(audited, terminal())
+        if is_released:
+            print(f"{found.name} is released from quarantine.")
+    raise typer.Exit(0 if audited.is_sound else 1)
+
+
+@app.command("import-asi-arch")
+def import_asi_arch(
+    file: Annotated[Path, typer.Argument(help="A gallery: a JSON list of name and program.")],
+    audited: Annotated[bool, typer.Option("--audit/--no-audit", help="Judge each whole.")] = True,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Audits at once.")] = 1,
+    device: DeviceOption = None,
+    unsafe: UnsafeOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a gallery of ASI-Arch's into the store as a run of its own, and audit it."""
+    from .agents.gallery import run_import
+    from .audit_progress import counted
+    from .audit_tables import import_as_dict, print_import
+    from .tables import print_json, terminal
+
+    with counted() as step:
+        outcome = run_import(
+            file,
+            store=store,
+            audited=audited,
+            workers=workers,
+            device=device,
+            unsafe=unsafe,
+            step=step,
+        )
+    if as_json:
+        print_json(import_as_dict(outcome))
+    else:
+        print_import(outcome, terminal())
+    raise typer.Exit(130 if outcome.state == "interrupted" else 0)
 
 
 @app.command()

@@ -97,12 +97,12 @@ class GateConfig(Section):
     """Limits and tolerances of the checks that a score depends on."""
 
     deadline_s: float = Field(60.0, gt=0)
-    tolerance: float = Field(1e-4, gt=0, description="relative to the output's RMS, in float32")
+    tolerance: float = Field(1e-4, gt=0, description="relative to a channel's spread, in float32")
     tolerance_bf16: float = Field(3e-2, gt=0, description="the same where bfloat16 computes")
     max_source_bytes: int = Field(65_536, gt=0)
     max_buffer_share: float = Field(0.01, ge=0, description="of the parameters, in buffers")
     max_cost_exponent: float = Field(1.25, gt=1, description="of work and memory over T")
-    canary_steps: int = Field(150, ge=1, description="training steps on uniform noise")
+    canary_steps: int = Field(100, ge=1, description="training steps on uniform noise")
     canary_margin_bits: float = Field(0.02, gt=0, description="below the entropy: a leak")
     alarm_share: float = Field(
         0.15, gt=0, lt=1, description="this far below the best baseline is too good: quarantine"

@@ -105,6 +105,14 @@ def _corpus() -> Finding:
 
 
 def _sandbox() -> Finding:
-    from .evaluator.sandbox.limits import LAYERS
+    from .evaluator.sandbox.containment import probe_containment
 
-    return Finding(subject="sandbox", is_ok=sys.platform == "linux", text=", ".join(LAYERS))
+    found = {profile: probe_containment(profile) for profile in ("strict", "compile")}
+    strict = found["strict"]
+    text = f"{strict.level}: {', '.join(strict.layers) or 'nothing'}"
+    lacking = [f"not refused: {act}" for act in strict.failed_acts]
+    if lacking or strict.missing:
+        text += f"; missing: {'; '.join([*strict.missing, *lacking])}"
+    if found["compile"].level != strict.level:
+        text += f"; profile compile: {found['compile'].level}"
+    return Finding(subject="sandbox", is_ok=strict.refusal is None, text=text)

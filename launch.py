@@ -13,6 +13,11 @@ from .errors import LinearchError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+_Unsafe = Annotated[
+    bool,
+    typer.Option("--unsafe-no-sandbox", help="Run candidates although nothing confines them here."),
+]
+
 
 @app.command()
 def launch(
@@ -40,6 +45,7 @@ def launch(
     ray_address: Annotated[
         str | None, typer.Option(help="A cluster, e.g. auto or host:6379.")
     ] = None,
+    unsafe_no_sandbox: _Unsafe = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and the first prompt; run nothing.")
     ] = False,
@@ -60,6 +66,7 @@ def launch(
         "budget.max_gpu_hours": max_gpu_hours,
         "budget.max_usd": max_usd,
         "proposer.kind": proposer,
+        "sandbox.allow_unsafe": unsafe_no_sandbox or None,
         "seed": seed,
     }
     request = SearchRequest(

@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from .progress import duration
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .doctor import Finding
 
 _DASH = "–"
+_VERDICTS = {True: "passed", False: "FAILED", None: "n/a"}
 _PIPE_WIDTH = 170  # of a table in a pipe or a file
 
 
@@ -64,7 +66,17 @@ def print_outcome(outcome: Outcome, console: Console, *, as_json: bool) -> None:
 
 def print_plain(console: Console, text: str) -> None:
     """A line that stays one line and carries no markup, so that it can be copied."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which a terminal would obey; line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def plain_cell(text: str) -> Text:
+    """A table's cell that shows names and reasons as they are: they are data, not markup."""
+    return Text(printable(text))
 
 
 def leaderboard_table(
@@ -89,7 +101,7 @@ def leaderboard_table(
     for row in scored:
         style = "dim cyan" if row.is_reference else "cyan" if row.is_baseline else ""
         tied = groups[row.tie] > 1
-        table.add_row(*(column.cell(row, tied) for column in columns), style=style)
+        table.add_row(*(plain_cell(column.cell(row, tied)) for column in columns), style=style)
     return table
 
 
@@ -101,7 +113,8 @@ def unscored_table(rows: Iterable[LeaderboardRow]) -> Table:
     for row in rows:
         if row.val_bpb is None:
             why = f"{row.rejected_by}: {row.reason}" if row.rejected_by else row.reason or _DASH
-            table.add_row(row.name, row.origin, row.state, why, row.id)
+            cells = (row.name, row.origin, row.state, why, row.id)
+            table.add_row(*map(plain_cell, cells))
     return table
 
 
@@ -116,9 +129,9 @@ def runs_table(runs: Sequence[RunRow], funnels: Sequence[Any]) -> Table:
             run.id,
             f"{run.created_at:%Y-%m-%d %H:%M}",
             str(run.config.get("profile", _DASH)),
-            str(run.config.get("proposer", {}).get("kind", _DASH)),
+            plain_cell(run.name or str(run.config.get("proposer", {}).get("kind", _DASH))),
             run.state,
-            run.stop_reason or _DASH,
+            plain_cell(run.stop_reason or _DASH),
             duration(run.elapsed_s),
             str(funnel.measured),
         )
@@ -247,14 +260,15 @@ _COLUMNS = (
 
 
 def _gates_table(detail: ArchitectureDetail) -> Table:
+    from .evaluator.evidence import evidence_in_words
+
     table = Table(title="Gates", header_style="bold", title_justify="left")
-    for heading in ("gate", "verdict", "seconds", "evidence"):
+    for heading in ("stage", "gate", "verdict", "seconds", "evidence"):
         table.add_column(heading)
     for gate in detail.gates:
-        verdict = "passed" if gate.passed else f"FAILED: {gate.reason}"
         seconds = _DASH if gate.duration_s is None else f"{gate.duration_s:.2f}"
-        evidence = ", ".join(f"{name} {_short(value)}" for name, value in gate.evidence.items())
-        table.add_row(gate.gate, verdict, seconds, evidence)
+        evidence = plain_cell(evidence_in_words(gate))
+        table.add_row(gate.stage, gate.gate, _VERDICTS[gate.passed], seconds, evidence)
     return table
 
 
@@ -273,7 +287,7 @@ def _trials_table(detail: ArchitectureDetail) -> Table:
             str(trial.seed),
             f"{trial.learning_rate:g}",
             trial.status or trial.state,
-            trial.reason or ", ".join(shown),
+            plain_cell(trial.reason or ", ".join(shown)),
             trial.device or _DASH,
         )
     return table

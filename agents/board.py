@@ -34,6 +34,7 @@ class Trial:
     epoch: int | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     checkpoint_hash: str | None = None
+    alarm: str | None = None  # why its score is too good to be believed unseen
 
     @property
     def val_bpb(self) -> float | None:
@@ -53,10 +54,11 @@ class Candidate:
     is_reference: bool
     genome: dict[str, Any] | None
     parent_ids: tuple[str, ...]
-    state: str = "proposed"  # proposed, judging, rejected, sound, measured, failed
+    state: str = "proposed"  # and judging, rejected, sound, measured, failed, quarantined
     reason: str | None = None
     mlp_width: int | None = None
     sizes: dict[str, float | None] = field(default_factory=dict)  # n_params, state_bytes
+    is_released: bool = False  # from quarantine, by an audit that passed
     attempts: int = 0  # judgements that the machinery, not the candidate, spoiled
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
 
@@ -66,6 +68,12 @@ class Candidate:
 
     @property
     def is_sound(self) -> bool:
+        """Whether it passed the gates before training."""
+        return self.is_believed or self.state == "quarantined"
+
+    @property
+    def is_believed(self) -> bool:
+        """Whether it may train on, be a parent and be compared with others."""
         return self.state in {"sound", "measured", "failed"}
 
     def best(self, rung: int, seed: int) -> Trial | None:
@@ -133,9 +141,11 @@ class Board:
 
     def _measured(self, candidates: Iterable[Candidate]) -> Iterator[Measured]:
         for candidate in candidates:
-            rung = candidate.top_rung(self.seed, self.n_rungs)
+            # What was found out, or is too good to be believed, shows no numbers: it is no parent.
+            is_believed = candidate.is_believed
+            rung = candidate.top_rung(self.seed, self.n_rungs) if is_believed else None
             best = candidate.best(rung, self.seed) if rung is not None else None
-            first = candidate.best(0, self.seed)
+            first = candidate.best(0, self.seed) if is_believed else None
             yield Measured(
                 id=candidate.id,
                 name=candidate.name,
@@ -149,7 +159,7 @@ class Board:
                 metrics={
                     **candidate.sizes,
                     **(best.metrics if best else {}),
-                    "recall_mqar": candidate.recall(self.seed),
+                    "recall_mqar": candidate.recall(self.seed) if is_believed else None,
                 },
                 rung_0_val_bpb=first.val_bpb if first else None,
                 parent_ids=candidate.parent_ids,

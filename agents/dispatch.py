@@ -12,6 +12,7 @@ from .board import Board, Candidate, Trial
 from .budget import Forecast
 from .schedule import Wanted, parent_checkpoint, wanted_trials
 
+_FOUND_OUT = ("noncausal", "unsound")
 _JUDGE_PRIORITY = -1.0  # before any training of the same class
 
 
@@ -137,6 +138,7 @@ class Dispatcher:
             seed=trial.key.seed,
             learning_rate=trial.key.learning_rate,
             checkpoint=self._store.blobs.get(digest) if digest else None,
+            is_reference=candidate.is_reference,
         )
 
     def _book(self, finished: Finished) -> Ended:
@@ -196,10 +198,10 @@ class Dispatcher:
         row = self._store.architecture(candidate.id)
         candidate.state, candidate.reason = row.state, row.reason
         trial.state = "done" if result.status == "done" else "failed"
-        trial.metrics = dict(result.metrics)
+        trial.metrics, trial.alarm = dict(result.metrics), result.alarm
         what = f"{candidate.name} {_describe(trial)}"
         if trial.state == "failed":
-            check = "noncausal" if result.status == "noncausal" else None
+            check = result.status if result.status in _FOUND_OUT else None
             note = f"{what}: {result.status}: {result.reason}"
             return Ended(candidate=candidate, note=note, is_trial=True, check=check)
         trial.checkpoint_hash = self._store.trial(trial.id).checkpoint_hash

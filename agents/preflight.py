@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config import RunConfig
 from ..errors import ConfigError, PreflightError
 from ..evaluator.corpus import load_corpus, validation_windows
+from ..evaluator.sandbox.containment import probe_containment
 from .objectives import check_objectives
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Proposer
@@ -53,6 +54,9 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
         raise PreflightError(
             f"Searches run on Linux alone, which can contain candidates; this is {sys.platform}."
         )
+    if ray_address is None:  # on a cluster, each worker looks for itself
+        allow_unsafe = config.sandbox.allow_unsafe
+        probe_containment(config.sandbox.profile).require(allow_unsafe=allow_unsafe)
     list(baseline_proposals(config.baselines))  # raises for an unknown name
     _check_names(config)
     on_cluster = ray_address is not None and config.workers.device == "cuda"

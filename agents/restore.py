@@ -40,6 +40,7 @@ def _candidate(
         state=row.state,
         reason=f"{row.rejected_by}: {row.reason}" if row.rejected_by else row.reason,
         mlp_width=row.mlp_width,
+        is_released=row.released_at is not None,
         sizes={"n_params": row.n_params, "state_bytes": row.state_bytes},
     )
     for trial in map(lambda found: _trial(found, scores.get(found.id)), trials):
@@ -57,4 +58,5 @@ def _trial(row: TrialRow, score: Score | None) -> Trial:
         epoch=row.epoch,
         metrics=score.metrics() if score else {},
         checkpoint_hash=row.checkpoint_hash,
+        alarm=row.alarm,
     )

@@ -30,7 +30,7 @@ def wanted_trials(board: Board, config: RunConfig) -> list[Wanted]:
     wanted = [
         plan
         for candidate in board
-        if candidate.is_sound and candidate.mlp_width is not None
+        if candidate.is_believed and candidate.mlp_width is not None
         for plan in _for_candidate(candidate, board, config)
         if (trial := candidate.trials.get(plan.key)) is None or trial.state == "queued"
     ]
@@ -42,7 +42,9 @@ def promoted(board: Board, rung: int, fraction: float) -> set[str]:
     scored = [
         (best.val_bpb, candidate.id)
         for candidate in board.proposals
-        if (best := candidate.best(rung, board.seed)) is not None and best.val_bpb is not None
+        if candidate.is_believed
+        and (best := candidate.best(rung, board.seed)) is not None
+        and best.val_bpb is not None
     ]
     return {name for _, name in sorted(scored)[: math.ceil(fraction * len(scored))]}
 

@@ -22,6 +22,7 @@ from .llm.errors import ProviderRefused
 from .progress import Observer
 from .proposers.proposal import Proposal, Proposer
 from .proposing import Outcome, ProposalDesk
+from .quarantine import quarantine_suspects
 from .standings import refresh_rank_correlation, refresh_statistics, snapshot
 
 EndState = Literal["finished", "interrupted", "failed"]
@@ -92,6 +93,7 @@ class Search:
 
     def run(self) -> Ending:
         """Returns when the work is done, the budget is spent or the search was interrupted."""
+        self._quarantine()  # a driver that was killed may have booked a score and no more
         while not self._is_over():
             self._admit_proposals()
             self._decide_to_drain()
@@ -186,9 +188,16 @@ class Search:
             self._draining = f"{self._fruitless} proposals in a row gave no new sound candidate"
 
     def _collect(self) -> None:
-        for ended in self._dispatcher.collect(_WAIT_S):
+        ended_jobs = self._dispatcher.collect(_WAIT_S)
+        for ended in ended_jobs:
             self._observer.note(ended.note)
             self._after_end(ended)
+        if any(ended.is_trial for ended in ended_jobs):
+            self._quarantine()
+
+    def _quarantine(self) -> None:
+        for note in quarantine_suspects(self._store, self._board, self._config):
+            self._observer.note(note)
 
     def _after_end(self, ended: Ended) -> None:
         self._infra_failures = self._infra_failures + 1 if ended.infra_error is not None else 0

@@ -224,6 +224,7 @@ def _funnel_line(funnel: Funnel) -> dict[str, int]:
         "training": funnel.training,
         "measured": funnel.measured,
         "failed": funnel.failed,
+        "quarantined": funnel.quarantined,
     }
     always = {"proposed", "sound", "measured"}
     return {name: count for name, count in counts.items() if count or name in always}

@@ -16,6 +16,7 @@ from ..db import LeaderboardRow, RunRow, StatisticRow, Store
 from ..errors import ConfigError
 from ..evaluator import RayPool
 from .board import Board
+from .gallery_file import GALLERY_RUN
 from .intake import Intake
 from .preflight import cache_folder, check_before_start, default_profile, make_proposer
 from .progress import Observer
@@ -24,7 +25,7 @@ from .restore import restore_board
 from .search import Ending, Search
 from .standings import noise_floors
 
-_CHANGEABLE = ("budget", "workers")  # what a resumed run may be told anew
+_CHANGEABLE = ("budget", "sandbox", "workers")  # what a resumed run may be told anew
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +148,10 @@ def _outcome(store: Store, run_id: str, config: RunConfig, ending: Ending) -> Ou
 
 def _resumed_config(run: RunRow, request: SearchRequest) -> RunConfig:
     """The stored configuration with new budgets or workers; nothing else may change midway."""
+    if run.name == GALLERY_RUN:
+        raise ConfigError(
+            f"Run {run.id} holds an imported gallery and is no search; start one without --resume."
+        )
     if request.profile is not None or request.config_file is not None:
         raise ConfigError("A resumed run keeps its profile and configuration; leave both out.")
     table = dict(run.config)
@@ -155,7 +160,7 @@ def _resumed_config(run: RunRow, request: SearchRequest) -> RunConfig:
         if section not in _CHANGEABLE or not key:
             raise ConfigError(
                 f"A resumed run keeps its {dotted!r}: only settings under "
-                f"{' and '.join(_CHANGEABLE)} may change; start a new run for the rest."
+                f"{', '.join(_CHANGEABLE)} may change; start a new run for the rest."
             )
         table[section] = {**table[section], key: value}
     return validate_config(table)

@@ -102,6 +102,7 @@ def _repeat(
                 seed=trial.seed,
                 learning_rate=trial.learning_rate,
                 checkpoint=checkpoint,
+                is_reference=row.is_reference,
             )
             result = judge.run_trial(spec)
             if result.status != "done":

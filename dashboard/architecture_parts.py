@@ -27,6 +27,8 @@ from .wording import (
     whole,
 )
 
+_VERDICTS = {True: "✓ passed", False: "✗ failed", None: "– none"}
+
 
 def show_header(detail: ArchitectureDetail) -> None:
     row = detail.architecture
@@ -41,6 +43,11 @@ def show_header(detail: ArchitectureDetail) -> None:
         st.caption(f"`{row.id}` · no. {row.number} · proposed {created}", width="content")
     if row.state == "rejected":
         st.error(f"Rejected by **{row.rejected_by}**: {plain(row.reason or DASH)}")
+    elif row.state == "quarantined":
+        st.warning(
+            f"In quarantine, since its score is too good to be believed unseen: "
+            f"{plain(row.reason or DASH)}. An audit that passes releases it."
+        )
     elif row.state == "failed":
         st.warning(f"No training gave a score: {plain(row.reason or DASH)}")
 
@@ -108,11 +115,15 @@ def show_usage(view: View, detail: ArchitectureDetail) -> None:
     st.subheader("Use it", anchor=False)
     if row.state == "rejected":
         st.caption("Loading a rejected source needs `trust=True`: nothing vouches for it.")
+    elif row.state == "quarantined":
+        st.caption("Until an audit releases it, loading it needs `trust=True`.")
     option = store_option(view.store.location)
     place = f"\n    store={view.store.location!r},\n" if option else ""
     load = f'\n    "{row.id}",{place}' if option else f'"{row.id}"'
     st.code(f"import linearch\n\nMixer = linearch.load_mixer({load})", language="python")
-    if row.state == "measured":
+    if row.state == "quarantined":
+        st.code(f"linearch audit {row.id} --release{option}", language="bash", wrap_lines=True)
+    elif row.state == "measured":
         commands = (
             f"linearch export {row.id} --to DIR{option}",
             f"linearch replay {row.id} --verify{option}",
@@ -130,7 +141,14 @@ def show_gates(detail: ArchitectureDetail) -> None:
         hide_index=True,
         placeholder=DASH,
         column_config={
+            "gate": column.TextColumn("gate", pinned=True),
             "verdict": column.TextColumn("verdict", pinned=True),
+            "stage": column.TextColumn(
+                "stage",
+                help="cpu: in float32 on the processor; device: where and how the search trains; "
+                "trained: on the weights that the last training left.",
+            ),
+            "sandbox": column.TextColumn("sandbox", help="The level of containment."),
             "seconds": column.NumberColumn("seconds", format="%.2f"),
             "evidence": column.TextColumn("evidence", width="large"),
         },
@@ -138,10 +156,12 @@ def show_gates(detail: ArchitectureDetail) -> None:
 
 
 def _gate_line(gate: GateRow) -> dict[str, object]:
+    evidence = ", ".join(f"{name} {short(value)}" for name, value in gate.evidence.items())
     return {
         "gate": gate.gate,
-        "verdict": "✓ passed" if gate.passed else "✗ failed",
-        "evidence": ", ".join(f"{name} {short(value)}" for name, value in gate.evidence.items()),
+        "stage": gate.stage,
+        "verdict": _VERDICTS[gate.passed],
+        "evidence": evidence if gate.passed is not None else f"not applicable: {gate.reason}",
         "reason": gate.reason,
         "seconds": gate.duration_s,
         "sandbox": gate.sandbox,

@@ -12,6 +12,7 @@ COLOURS = {
     "reference": "#868e96",
     "front": "#12b886",
     "rejected": "#e03131",
+    "quarantined": "#f59f00",
 }
 BAND = "rgba(240, 140, 0, 0.16)"
 QUIET = "rgba(134, 142, 150, 0.55)"

@@ -16,6 +16,7 @@ from .wording import fixed
 
 _DASHES = {"mutation": "solid", "crossover": "dash", "inspiration": "dot", "repair": "dashdot"}
 _BEST_TO_WORST = [[0.0, COLOURS["front"]], [0.4, COLOURS["candidate"]], [1.0, "#868e96"]]
+_DOUBTED = COLOURS["quarantined"]
 _HOVER_CHARACTERS = 320
 _LINE_CHARACTERS = 60
 _FEW_GENERATIONS = 15  # up to which each has its tick
@@ -89,7 +90,9 @@ def _groups(nodes: Sequence[LineageNode]) -> list[tuple[str, list[LineageNode], 
     """Name, members and marker of each kind of node."""
     top = max((node.rung for node in nodes if node.rung is not None), default=None)
     rejected = [node for node in nodes if node.state == "rejected"]
-    unscored = [node for node in nodes if node.rung is None and node.state != "rejected"]
+    doubted = [node for node in nodes if node.state == "quarantined"]
+    named = ("rejected", "quarantined")
+    unscored = [node for node in nodes if node.rung is None and node.state not in named]
     lower = [node for node in nodes if node.rung is not None and node.rung != top]
     scored = [node for node in nodes if node.rung is not None and node.rung == top]
     scores = [node.val_bpb for node in scored if node.val_bpb is not None]
@@ -105,6 +108,7 @@ def _groups(nodes: Sequence[LineageNode]) -> list[tuple[str, list[LineageNode], 
     }
     groups = [
         ("rejected", rejected, {"size": 9, "symbol": "x", "color": COLOURS["rejected"]}),
+        ("in quarantine", doubted, {"size": 11, "symbol": "hexagon", "color": _DOUBTED}),
         ("no score", unscored, {"size": 11, "symbol": "circle-open", "color": QUIET}),
         ("scored at a lower rung", lower, {"size": 11, "color": QUIET}),
         (f"scored at rung {top} (◆ baseline)", scored, coloured),

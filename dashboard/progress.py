@@ -53,6 +53,7 @@ def _show_counts(view: View) -> None:
         "in training": funnel.training,
         "measured": funnel.measured,
         "failed": funnel.failed,
+        "quarantined": funnel.quarantined,
         "baselines measured": f"{funnel.baselines_measured} of {funnel.baselines}",
     }
     with st.container(horizontal=True, border=True, gap="medium"):

@@ -21,6 +21,7 @@ _FORMATS = {  # metric: heading, format
     "step_time_s": ("s/step", "%.4f"),
     "peak_memory_bytes": ("peak memory", "bytes"),
     "train_wall_s": ("training s", "%.1f"),
+    "prefix_shift_nats": ("prefix shift nats", "%.1e"),
 }
 
 
@@ -88,8 +89,11 @@ def show_trials(trials: Sequence[TrialDetail]) -> None:
         placeholder=DASH,
         column_config=_trial_columns(trials),
     )
-    for trial in (item.trial for item in trials if item.trial.reason):
-        st.caption(f"`{trial.id}` {trial.status or trial.state}: {plain(trial.reason or DASH)}")
+    for trial in (item.trial for item in trials):
+        if trial.reason:
+            st.caption(f"`{trial.id}` {trial.status or trial.state}: {plain(trial.reason)}")
+        if trial.alarm:
+            st.caption(f"`{trial.id}` alarm: {plain(trial.alarm)}")
     with st.expander("Where they ran", key="environments"):
         st.json({item.trial.id: item.trial.environment for item in trials}, expanded=2)
 
@@ -108,6 +112,7 @@ def trials_frame(trials: Sequence[TrialDetail]) -> pd.DataFrame:
             **{name: item.metrics.get(name) for name in metrics},
             "wall_s": item.trial.wall_s,
             "device": item.trial.device,
+            "sandbox": item.trial.sandbox,
             "attempts": item.trial.attempts,
         }
         for item in trials

@@ -26,6 +26,7 @@ STATE_COLOURS: dict[str, BadgeColour] = {
     "rejected": "red",
     "sound": "blue",
     "measured": "green",
+    "quarantined": "orange",
 }
 _DEFAULT_STORE = "runs/linearch.db"  # below the current folder
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:])")

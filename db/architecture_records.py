@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from ..errors import StoreError
+from .gate_rows import delete_gates, insert_gates
 from .ids import new_id
 from .inputs import JudgementLike
 from .records import Records, run_of_architecture, touch, utc_now
 from .rows import ArchitectureRow, ArchitectureState, columns_of, rows_of
-from .schema import Architecture, GateResult, Parent
+from .schema import Architecture, Parent
+from .verdicts import set_quarantine
 
 
 class DuplicateArchitecture(StoreError):
@@ -74,20 +76,19 @@ class ArchitectureRecords(Records):
             _add_parents(connection, architecture_id, parents)
             return architecture_row(connection, architecture_id)
 
-    def record_judgement(
-        self, architecture_id: str, judgement: JudgementLike, *, sandbox: str | None = None
-    ) -> ArchitectureRow:
+    def record_judgement(self, architecture_id: str, judgement: JudgementLike) -> ArchitectureRow:
         """Store all gates and sizes at once; the state becomes "sound" or "rejected".
 
-        `sandbox` names the level of isolation. A second judgement replaces the first. Raises
-        ValueError for one that ended in an `infra_error` or has no results: judge again.
+        A second judgement replaces the first. Raises ValueError for one that ended in an
+        `infra_error` or has no results: judge again.
         """
         if judgement.infra_error is not None or not judgement.results:
             raise ValueError(f"no judgement of {architecture_id}: {judgement.infra_error}")
-        failure = next((result for result in judgement.results if not result.passed), None)
+        failure = next((result for result in judgement.results if result.passed is False), None)
         with self._database.write() as connection:
             touch(connection, run_of_architecture(connection, architecture_id))
-            _replace_gates(connection, architecture_id, judgement, sandbox)
+            delete_gates(connection, architecture_id)
+            insert_gates(connection, architecture_id, judgement.results, judgement.sandbox)
             _set(
                 connection,
                 architecture_id,
@@ -106,6 +107,30 @@ class ArchitectureRecords(Records):
         with self._database.write() as connection:
             touch(connection, run_of_architecture(connection, architecture_id))
             _set(connection, architecture_id, state="rejected", rejected_by=check, reason=reason)
+
+    def quarantine(self, architecture_id: str, reason: str) -> ArchitectureRow:
+        """Take an architecture whose score is too good out of the ranking, until it is released.
+
+        Changes nothing where it was rejected, or released before.
+        """
+        with self._database.write() as connection:
+            touch(connection, run_of_architecture(connection, architecture_id))
+            set_quarantine(connection, architecture_id, reason)
+            return architecture_row(connection, architecture_id)
+
+    def release(self, architecture_id: str) -> ArchitectureRow:
+        """End a quarantine for good, after an audit that passed: the state is "measured" again.
+
+        Raises StoreError for an architecture that is not in quarantine.
+        """
+        with self._database.write() as connection:
+            touch(connection, run_of_architecture(connection, architecture_id))
+            row = architecture_row(connection, architecture_id)
+            if row.state != "quarantined":
+                raise StoreError(f"{row.name} is {row.state}, not in quarantine.")
+            released = {"state": "measured", "reason": None, "released_at": utc_now()}
+            _set(connection, architecture_id, **released)
+            return architecture_row(connection, architecture_id)
 
     def architecture(self, architecture_id: str) -> ArchitectureRow:
         """The architecture of this id; raises StoreError for an unknown one."""
@@ -157,27 +182,6 @@ def _add_parents(connection: Connection, child_id: str, parents: Iterable[tuple[
             insert(Parent),
             [{"child_id": child_id, "parent_id": id_, "kind": kind} for id_, kind in kinds.items()],
         )
-
-
-def _replace_gates(
-    connection: Connection, architecture_id: str, judgement: JudgementLike, sandbox: str | None
-) -> None:
-    connection.execute(delete(GateResult).where(GateResult.architecture_id == architecture_id))
-    rows = [
-        {
-            "architecture_id": architecture_id,
-            "gate": result.gate,
-            "position": position,
-            "passed": result.passed,
-            "reason": result.reason,
-            "evidence": dict(result.evidence),
-            "duration_s": result.duration_s,
-            "sandbox": sandbox,
-        }
-        for position, result in enumerate(judgement.results)
-    ]
-    if rows:
-        connection.execute(insert(GateResult), rows)
 
 
 def _set(connection: Connection, architecture_id: str, **values: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 from sqlalchemy.orm import aliased
 
-from .quotes import best_recall, mean_of, quotes_by_rung
+from .quotes import NOT_QUOTED, best_recall, mean_of, quotes_by_rung
 from .reader import Reader
 from .rows import rows_of
 from .schema import Architecture, Metric, Parent, Statistic, Trial
@@ -115,7 +115,7 @@ def _row(
     statistics: dict[tuple[str, str | None, int | None], _Interval],
 ) -> LeaderboardRow:
     facts = {**shown, "is_baseline": shown["origin"] == "baseline", "parents": parents}
-    quotes = quotes_by_rung(scores) if shown["state"] != "rejected" else {}
+    quotes = quotes_by_rung(scores if shown["state"] not in NOT_QUOTED else ())
     if not quotes:
         return LeaderboardRow(**facts)
     quote = quotes[max(quotes)]

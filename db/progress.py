@@ -10,13 +10,15 @@ from sqlalchemy import Connection, case, func, select
 
 from .journal_records import DUPLICATE, INVALID
 from .leaderboard import scores_by_architecture, select_scores
-from .quotes import quotes_by_rung
+from .quotes import NOT_QUOTED, quotes_by_rung
 from .reader import Reader
 from .rows import EventRow, StatisticRow, columns_of, rows_of
 from .schema import Architecture, Event, GateResult, LLMCall, Parent, Run, Statistic, Trial
 from .views import BestPoint, Funnel, Lineage, LineageEdge, LineageNode, Spent
 
-_PASSED_GATES = ("sound", "measured", "failed")
+_VOUCHED = ("sound", "measured", "failed")  # every gate passed and nothing is in doubt
+_PASSED_GATES = (*_VOUCHED, "quarantined")
+_FOUND_OUT = ("noncausal", "unsound")
 
 
 class ProgressQueries(Reader):
@@ -45,6 +47,7 @@ class ProgressQueries(Reader):
             training=training,
             measured=states["measured"],
             failed=states["failed"],
+            quarantined=states["quarantined"],
             baselines=sum(baselines.values()),
             baselines_measured=sum(n for (state, _), n in baselines.items() if state == "measured"),
         )
@@ -93,7 +96,8 @@ class ProgressQueries(Reader):
             ).all()
         nodes = []
         for row in architectures:
-            quotes = quotes_by_rung(scores.get(row.id, ())) if row.state != "rejected" else {}
+            is_quoted = row.state not in NOT_QUOTED
+            quotes = quotes_by_rung(scores.get(row.id, ()) if is_quoted else ())
             rung = max(quotes, default=None)
             score = None if rung is None else quotes[rung].val_bpb
             nodes.append(
@@ -137,7 +141,8 @@ class ProgressQueries(Reader):
         return Spent(gpu_seconds=gpu_seconds or 0.0, usd=usd, candidates=candidates or 0)
 
     def trusted_hashes(self) -> frozenset[str]:
-        """Hashes of the sources that some run's gates all passed and that no trial found out."""
+        """Hashes of the sources that some run's gates all passed, that no trial found out and that
+        no run holds in quarantine."""
         with self._database.read() as connection:
             sources = select(Architecture.source_hash).distinct()
             was_judged = Architecture.id.in_(select(GateResult.architecture_id))
@@ -145,14 +150,15 @@ class ProgressQueries(Reader):
                 select(GateResult.architecture_id).where(~GateResult.passed)
             )
             passed = connection.scalars(
-                sources.where(was_judged, ~has_failed, Architecture.state.in_(_PASSED_GATES))
+                sources.where(was_judged, ~has_failed, Architecture.state.in_(_VOUCHED))
             )
             leaked = connection.scalars(
                 sources.join(Trial, Trial.architecture_id == Architecture.id).where(
-                    Trial.status == "noncausal"
+                    Trial.status.in_(_FOUND_OUT)
                 )
             )
-            return frozenset(passed) - frozenset(leaked)
+            doubted = connection.scalars(sources.where(Architecture.state == "quarantined"))
+            return frozenset(passed) - frozenset(leaked) - frozenset(doubted)
 
     def change_token(self, run_id: str | None = None) -> str:
         """A text that differs once any row of the run, or of any run, was changed; heartbeats do
@@ -199,7 +205,7 @@ def _scored_candidates(connection: Connection, run_id: str) -> dict[str, str]:
             Architecture.run_id == run_id,
             Architecture.origin != "baseline",
             ~Architecture.is_reference,
-            Architecture.state != "rejected",
+            Architecture.state.not_in(NOT_QUOTED),
         )
     )
     return {id_: name for id_, name in rows}

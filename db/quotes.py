@@ -9,6 +9,9 @@ from statistics import fmean
 
 from .views import Score
 
+# What no number is quoted of: it was found out, or its score is not to be believed unseen.
+NOT_QUOTED = ("rejected", "quarantined")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quote:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from .schema import Base
 
 RunState = Literal["running", "finished", "interrupted", "failed"]
-ArchitectureState = Literal["proposed", "rejected", "sound", "measured", "failed"]
+ArchitectureState = Literal["proposed", "rejected", "sound", "measured", "failed", "quarantined"]
 TrialState = Literal["queued", "running", "done", "failed"]
 
 
@@ -53,6 +53,7 @@ class ArchitectureRow:
     state: ArchitectureState
     reason: str | None
     rejected_by: str | None
+    released_at: datetime | None
     mlp_width: int | None
     n_params: int | None
     state_bytes: int | None
@@ -77,12 +78,14 @@ class TrialRow:
     state: TrialState
     status: str | None
     reason: str | None
+    alarm: str | None
     owner: str | None
     epoch: int
     heartbeat_at: datetime | None
     attempts: int
     gpus: float | None
     device: str | None
+    sandbox: str | None
     environment: dict[str, Any] | None
     wall_s: float | None
     queued_at: datetime

@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from .columns import CleanText, FiniteNumber, LengthTable, RowNumber, UtcTime
 
-HEAD = "0001"  # the newest revision in migrations/versions
+HEAD = "0002"  # the newest revision in migrations/versions
 
 Json = Annotated[dict[str, Any], "json"]
 LengthsToNumbers = Annotated[dict[int, int], "lengths"]
@@ -81,9 +81,10 @@ class Architecture(Base):
     family: Mapped[str | None]
     genome: Mapped[Json | None]
     is_reference: Mapped[bool]
-    state: Mapped[str]  # proposed | rejected | sound | measured | failed
+    state: Mapped[str]  # proposed | rejected | sound | measured | failed | quarantined
     reason: Mapped[str | None]
     rejected_by: Mapped[str | None]
+    released_at: Mapped[datetime | None]  # when an audit ended its quarantine for good
     mlp_width: Mapped[int | None]
     n_params: Mapped[int | None]
     state_bytes: Mapped[int | None]
@@ -106,12 +107,13 @@ class GateResult(Base):
 
     architecture_id: Mapped[str] = mapped_column(ForeignKey("architectures.id"), primary_key=True)
     gate: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True)  # cpu | device | trained
     position: Mapped[int]  # the order in which the gates ran, from 0
-    passed: Mapped[bool]
+    passed: Mapped[bool | None]  # NULL: it does not apply or could not run
     reason: Mapped[str | None]
     evidence: Mapped[Json]
     duration_s: Mapped[float | None]
-    sandbox: Mapped[str | None]  # the level of isolation it ran under
+    sandbox: Mapped[str | None]  # the level of containment it ran under
 
 
 class Trial(Base):
@@ -136,12 +138,14 @@ class Trial(Base):
     state: Mapped[str]  # queued | running | done | failed
     status: Mapped[str | None]  # the evaluator's TrialStatus once it ended
     reason: Mapped[str | None]
+    alarm: Mapped[str | None]  # why its score is too good to be believed unseen
     owner: Mapped[str | None]
     epoch: Mapped[int]
     heartbeat_at: Mapped[datetime | None]
     attempts: Mapped[int]
     gpus: Mapped[float | None]  # the share of a GPU it holds; NULL off a GPU
     device: Mapped[str | None]
+    sandbox: Mapped[str | None]  # the level of containment it ran under
     environment: Mapped[Json | None]
     wall_s: Mapped[float | None]
     queued_at: Mapped[datetime]

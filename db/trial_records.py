@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, or_, select, update
 
+from .gate_rows import replace_trained_gates
 from .ids import new_id
 from .inputs import TrialOutcome
 from .records import run_of_architecture, touch, utc_now
@@ -78,17 +79,19 @@ class TrialRecords(TrialLeases):
                 state="done" if outcome.status == "done" else "failed",
                 status=outcome.status,
                 reason=outcome.reason,
+                alarm=outcome.alarm,
                 wall_s=outcome.wall_s,
                 device=outcome.device,
+                sandbox=outcome.sandbox,
                 environment=dict(outcome.environment),
                 finished_at=utc_now(),
                 **hashes,
             )
             if is_ours:
                 _insert_metrics(connection, trial_id, outcome)
-                update_architecture_state(
-                    connection, trial_row(connection, trial_id).architecture_id
-                )
+                architecture_id = trial_row(connection, trial_id).architecture_id
+                replace_trained_gates(connection, architecture_id, outcome)
+                update_architecture_state(connection, architecture_id)
         if is_ours:  # a run that dropped the same bytes meanwhile did not see our reference yet
             for name, content in kept.items():
                 self.blobs.ensure(hashes[name], content)

@@ -40,8 +40,9 @@ class LeaderboardRow:
 
     `val_bpb` is the mean over seeds at the highest rung with a score, at the learning rate where
     that mean is lowest; `trial_ids` are the trials behind it in order of seed, `trial_id` the
-    first. Rejected architectures show no scores. `delta`, `rank`, `pareto_rank` and `tie` (a group
-    of rows within the noise floor of each other) are the driver's statistics for this rung.
+    first. Rejected and quarantined architectures show no scores. `delta`, `rank`, `pareto_rank` and
+    `tie` (a group of rows within the noise floor of each other) are the driver's statistics for
+    this rung.
     """
 
     id: str
@@ -84,8 +85,9 @@ class LeaderboardRow:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateRow:
     gate: str
+    stage: str
     position: int
-    passed: bool
+    passed: bool | None  # None: it does not apply or could not run; `reason` says why
     reason: str | None
     evidence: dict[str, Any]
     duration_s: float | None
@@ -157,7 +159,8 @@ class Funnel:
     """How far the run's candidates got; baselines are counted apart.
 
     `proposed` includes duplicates and invalid proposals. `sound` passed all gates; of these some
-    wait or are in `training`, `measured` have a score and `failed` ended without one.
+    wait or are in `training`, `measured` have a score, `failed` ended without one, and the score
+    of the `quarantined` is too good to be believed before an audit.
     """
 
     proposed: int
@@ -169,6 +172,7 @@ class Funnel:
     training: int
     measured: int
     failed: int
+    quarantined: int
     baselines: int
     baselines_measured: int
 

@@ -1,6 +1,7 @@
-"""Training batches in the child: batch i depends on the seed and on i alone, not on the candidate.
+"""Training batches: cut outside, read inside. Batch i depends on the seed and on i alone.
 
-The data arrive as an open descriptor, so the child needs no path and sees no other file.
+The child gets one open descriptor, of a file that holds the tokens of its own batches and no
+others: what it trains on is counted where it is written.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import warnings
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from .recipe import Recipe
 
 _TOKEN_BYTES = {"uint8": 1, "uint16": 2}
+_STEPS_AT_ONCE = 1024
 
 
 class Batches(Protocol):
@@ -26,35 +29,44 @@ class Batches(Protocol):
         ...
 
 
+def write_windows(tokens: Path, kind: str, recipe: Recipe, first: int, target: Path) -> None:
+    """Random windows [steps * B, T + 1] of a long sequence, for the recipe's steps from `first` on.
+
+    `kind` is the type of the file's tokens, "uint8" or "uint16". Raises ValueError for a sequence
+    shorter than a window.
+    """
+    sequence = np.memmap(tokens, dtype=kind, mode="r")
+    n_starts = len(sequence) - recipe.seq_len
+    if n_starts < 1:
+        raise ValueError(f"{len(sequence)} tokens hold no window of {recipe.seq_len}")
+    offsets = np.arange(recipe.seq_len + 1)
+    with target.open("wb") as file:
+        for begin in range(first, recipe.total_steps, _STEPS_AT_ONCE):
+            steps = range(begin, min(begin + _STEPS_AT_ONCE, recipe.total_steps))
+            starts = np.concatenate([_starts(recipe, i, n_starts) for i in steps])
+            file.write(sequence[starts[:, None] + offsets].tobytes())
+
+
 def open_batches(kind: str, descriptor: int, recipe: Recipe, device: torch.device) -> Batches:
-    """`kind`: the type of a raw file's tokens, or "rows" for safetensors of inputs and labels."""
+    """`kind`: the type of a file of windows, or "rows" for safetensors of inputs and labels."""
     if kind == "rows":
         return RowBatches(descriptor, recipe, device)
-    return TokenBatches(descriptor, _TOKEN_BYTES[kind], recipe, device)
+    return WindowBatches(descriptor, _TOKEN_BYTES[kind], recipe, device)
 
 
-class TokenBatches:
-    """Random windows of a long sequence: the label of a token is the next one."""
+class WindowBatches:
+    """What `write_windows` left: the label of a token is the next one of its window."""
 
     def __init__(
         self, descriptor: int, token_bytes: int, recipe: Recipe, device: torch.device
     ) -> None:
-        self._tokens = _map_tokens(descriptor, token_bytes).to(device)
+        tokens = _map_tokens(descriptor, token_bytes)
+        self._windows = tokens.view(-1, recipe.batch_size, recipe.seq_len + 1).to(device)
         self._mask = (1 << 8 * token_bytes) - 1
-        self._seed = recipe.seed
-        self._offsets = torch.arange(recipe.seq_len + 1, device=device)
-        n_starts = self._tokens.numel() - recipe.seq_len
-        if n_starts < 1:
-            raise ValueError(f"{self._tokens.numel()} tokens hold no window of {recipe.seq_len}")
-        starts = [
-            _generator(recipe.seed, i).integers(n_starts, size=recipe.batch_size)
-            for i in range(recipe.total_steps)
-        ]
-        self._starts = torch.from_numpy(np.stack(starts)).to(device)  # [steps, B]
+        self._first = recipe.total_steps - len(self._windows)
 
     def __call__(self, i: int) -> tuple[Tensor, Tensor]:
-        windows = self._tokens[self._starts[i, :, None] + self._offsets]  # [B, T + 1]
-        windows = windows.long() & self._mask
+        windows = self._windows[i - self._first].long() & self._mask  # [B, T + 1]
         return windows[:, :-1], windows[:, 1:]
 
 
@@ -74,12 +86,29 @@ class RowBatches:
         return self._inputs[index].long(), self._labels[index].long()
 
 
+class NoiseBatches:
+    """Fresh independent tokens, all equally likely: no model can know the next one."""
+
+    def __init__(self, vocab_size: int, recipe: Recipe, device: torch.device) -> None:
+        self._vocab_size, self._recipe, self._device = vocab_size, recipe, device
+
+    def __call__(self, i: int) -> tuple[Tensor, Tensor]:
+        shape = (self._recipe.batch_size, self._recipe.seq_len + 1)
+        drawn = _generator(self._recipe.seed, i).integers(self._vocab_size, size=shape)
+        windows = torch.from_numpy(drawn).to(self._device)
+        return windows[:, :-1], windows[:, 1:]
+
+
 def _map_tokens(descriptor: int, token_bytes: int) -> Tensor:
     """The file as a read-only tensor; torch indexes no uint16: those come as int16 to be masked."""
     mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it is read-only
         return torch.frombuffer(mapped, dtype=torch.uint8 if token_bytes == 1 else torch.int16)
+
+
+def _starts(recipe: Recipe, i: int, n_starts: int) -> np.ndarray:
+    return _generator(recipe.seed, i).integers(n_starts, size=recipe.batch_size)
 
 
 def _generator(seed: int, i: int) -> np.random.Generator:

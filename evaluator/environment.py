@@ -9,10 +9,17 @@ from typing import Any
 import torch
 
 from .. import __version__
-from .sandbox.limits import LAYERS
+from .sandbox.containment import Containment
 
 
-def environment(*, device: str, gpu_name: str | None, threads: int, corpus: str) -> dict[str, Any]:
+def environment(
+    *,
+    device: str,
+    gpu_name: str | None,
+    threads: int,
+    corpus: str,
+    sandbox: Containment,
+) -> dict[str, Any]:
     """`device`: "cpu" or "cuda"; `corpus`: the hash of the data."""
     return {
         "linearch": __version__,
@@ -23,7 +30,7 @@ def environment(*, device: str, gpu_name: str | None, threads: int, corpus: str)
         "machine": gpu_name or _cpu_name(),
         "threads": threads,
         "corpus": corpus,
-        "sandbox": list(LAYERS),
+        "sandbox": sandbox.as_stored(),
     }
 
 

@@ -8,14 +8,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+
 from ..config import RunConfig
+from .alarm import lzma_bits_per_byte
 from .assignment import CORPUS_TASK, Assignment, corpus_assignment, task_assignment
 from .corpus import Corpus, load_corpus
+from .device import limits_on
 from .environment import environment
 from .examination import Examination
 from .results import Judgement, TrialResult, TrialSpec
-from .sandbox.limits import MIB, Limits
+from .sandbox.containment import Containment
+from .sandbox.failures import SandboxFault
 from .sandbox.supervisor import Sandbox
+from .subject import Convention, Subject
 from .trial import Trial
 
 _GPU_NAME_S = 120.0
@@ -25,16 +31,22 @@ class Judge:
     """Owns a sandbox and the corpus, whose files `folder` keeps. `device` is "cpu" or "cuda".
 
     What a candidate does wrong comes back as a value; only PreflightError and ConfigError, for
-    a corpus or sizes that cannot be used, are raised. Not thread-safe.
+    a corpus or sizes that cannot be used, are raised. Not thread-safe. Sets torch's threads for
+    this process, which should be the judge's own.
     """
 
     def __init__(self, config: RunConfig, *, device: str, folder: Path) -> None:
         self._config = config
         self._device = device
         self._folder = folder
+        # What is compared here is small: a thread for each of many cores makes it slower.
+        torch.set_num_threads(config.workers.threads_per_trial)
         self._private = tempfile.TemporaryDirectory(prefix="linearch-", ignore_cleanup_errors=True)
         self._sandbox = Sandbox(
-            Path(self._private.name), threads=config.workers.threads_per_trial, device=device
+            Path(self._private.name),
+            threads=config.workers.threads_per_trial,
+            device=device,
+            profile=config.sandbox.profile,
         )
         self._sandbox.start()
 
@@ -49,15 +61,43 @@ class Judge:
     ) -> None:
         self.close()
 
+    @property
+    def containment(self) -> Containment:
+        """How well candidates are contained here; raises SandboxFault if no child can be had."""
+        return self._sandbox.containment
+
     def judge(self, source: str, pattern: str, is_reference: bool = False) -> Judgement:
         """All gates up to the first failure. `is_reference` is for trusted code to say alone."""
-        return Examination(self._sandbox, self._config, source, pattern, is_reference).judge()
+        subject = Subject(source=source, pattern=pattern, is_reference=is_reference)
+        return self._examine(subject, is_whole=False)
+
+    def audit(
+        self,
+        source: str,
+        pattern: str = "L",
+        is_reference: bool = False,
+        convention: Convention = "linearch",
+    ) -> Judgement:
+        """Every gate that can be asked, after a failure too."""
+        subject = Subject(
+            source=source, pattern=pattern, is_reference=is_reference, convention=convention
+        )
+        return self._examine(subject, is_whole=True)
 
     def run_trial(self, spec: TrialSpec) -> TrialResult:
         """Trains and scores once."""
+        if (refusal := self._refusal()) is not None:
+            return TrialResult(status="infra", reason=refusal, device=self._device)
         assignment = self._assignment(spec)
+        is_on_corpus = spec.task == CORPUS_TASK
         return Trial(
-            self._sandbox, self._config, self._device, spec, assignment, self._environment
+            self._sandbox,
+            self._config,
+            self._device,
+            spec,
+            assignment,
+            self._environment,
+            lzma_bpb=self._lzma_bpb if is_on_corpus else None,
         ).run()
 
     def close(self) -> None:
@@ -65,14 +105,33 @@ class Judge:
         self._sandbox.close()
         self._private.cleanup()
 
+    def _examine(self, subject: Subject, *, is_whole: bool) -> Judgement:
+        if (refusal := self._refusal()) is not None:
+            return Judgement(results=(), infra_error=refusal)
+        return Examination(
+            self._sandbox, self._config, subject, device=self._device, is_whole=is_whole
+        ).judge()
+
+    def _refusal(self) -> str | None:
+        """Why nothing may run here: a machine of a cluster can lack what the driver's has."""
+        try:
+            refusal = self.containment.refusal
+        except SandboxFault as fault:
+            return str(fault)
+        return None if self._config.sandbox.allow_unsafe else refusal
+
     def _assignment(self, spec: TrialSpec) -> Assignment:
         if spec.task == CORPUS_TASK:
-            return corpus_assignment(spec, self._config, self._corpus)
+            return corpus_assignment(spec, self._config, self._corpus, Path(self._private.name))
         return task_assignment(spec, self._config, Path(self._private.name))
 
     @cached_property
     def _corpus(self) -> Corpus:
         return load_corpus(self._config.data, self._folder)
+
+    @cached_property
+    def _lzma_bpb(self) -> float:
+        return lzma_bits_per_byte(self._corpus.val_path.read_bytes())
 
     @cached_property
     def _environment(self) -> dict[str, Any]:
@@ -81,15 +140,12 @@ class Judge:
             gpu_name=self._gpu_name() if self._device == "cuda" else None,
             threads=self._config.workers.threads_per_trial,
             corpus=self._corpus.identity,
+            sandbox=self.containment,
         )
 
     def _gpu_name(self) -> str | None:
         """The GPU's name, from a child with no candidate in it: CUDA never starts in this one."""
-        limits = Limits(
-            wall_s=_GPU_NAME_S,
-            memory_bytes=self._config.workers.memory_limit_mib * MIB,
-            caps_address_space=False,
-        )
+        limits = limits_on(self._config, self._device, _GPU_NAME_S)
         with self._sandbox.spawn(limits) as child:
             name = child.call("device").values["name"]
         return str(name) if name is not None else None

@@ -63,7 +63,8 @@ class Judgement:
 class TrialSpec:
     """One training: which code, how large, on what, from which seed and rate.
 
-    `task` is "corpus" (language modelling up to `tokens`, continued from `checkpoint`) or "mqar".
+    `task` is "corpus" (language modelling up to `tokens`, continued from `checkpoint`) or "mqar";
+    `is_reference` is for trusted code to say alone.
     """
 
     source: str
@@ -75,6 +76,7 @@ class TrialSpec:
     seed: int
     learning_rate: float
     checkpoint: bytes | None = None
+    is_reference: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +86,7 @@ class TrialResult:
     `curve` holds (tokens seen, training loss in nats) as the child reported it: shown, not ranked.
     `checkpoint` continues training before its cooldown, `weights` are the scored ones: safetensors.
     `gates` ran on those weights. `alarm` says why the score is too good to be believed unseen.
+    `sandbox` is the level of containment that it ran under.
     """
 
     status: TrialStatus
@@ -96,4 +99,5 @@ class TrialResult:
     weights: bytes | None = None
     wall_s: float | None = None
     device: str | None = None
+    sandbox: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)

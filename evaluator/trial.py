@@ -1,6 +1,6 @@
 """One trial from the outside: a child trains, its files are checked, fresh children are scored.
 
-Time, steps, memory and parameters are counted here; of what the training child reports only the
+Time, data, memory and parameters are counted here; of what the training child reports only the
 curve is kept, to be shown and never ranked.
 """
 
@@ -13,38 +13,37 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..config import RunConfig
+from .alarm import text_alarm
 from .assignment import CORPUS_TASK, Assignment
 from .checkpoint import CHECKPOINT_IN, CHECKPOINT_OUT, WEIGHTS
-from .results import TrialResult, TrialSpec
+from .device import limits_on, precision_on
+from .leavings import checked_weights, stored_step
+from .results import GateResult, TrialResult, TrialSpec
 from .sandbox.failures import SandboxFault
 from .sandbox.handle import Child
 from .sandbox.limits import MIB, Limits
-from .sandbox.protocol import ProtocolError, load_tensors
+from .sandbox.protocol import ProtocolError
 from .sandbox.supervisor import Sandbox
-from .scoring import HEAD, Score, score
+from .scoring import Score, score
+from .sizing import load
 from .stopped import TrialStopped, stops_on_failure
+from .subject import Subject
+from .trained_gates import run_trained_gates
 
 
 @dataclass(kw_only=True, slots=True)
 class _Progress:
-    """What the training child says on its way, and when it said that it started."""
+    """What the training child says on its way."""
 
     tokens_per_step: int
-    started: float | None = None
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        if event["event"] == "started" and self.started is None:
-            self.started = time.perf_counter()
-        elif event["event"] == "progress":
-            step, loss = event.get("step"), event.get("loss")
-            if type(step) is not int or type(loss) is not float:
-                raise ProtocolError("a progress report without step and loss")
-            self.curve.append((step * self.tokens_per_step, loss))
+        step, loss = event.get("step"), event.get("loss")
+        if type(step) is not int or type(loss) is not float:
+            raise ProtocolError("a progress report without step and loss")
+        self.curve.append((step * self.tokens_per_step, loss))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +57,10 @@ class _Trained:
 
 
 class Trial:
-    """Runs one TrialSpec in `sandbox`; `run` always returns a result."""
+    """Runs one TrialSpec in `sandbox`; `run` always returns a result.
+
+    `lzma_bpb` is the least that a score on the corpus is believed to be without a closer look.
+    """
 
     def __init__(
         self,
@@ -68,21 +70,31 @@ class Trial:
         spec: TrialSpec,
         assignment: Assignment,
         environment: dict[str, Any],
+        *,
+        lzma_bpb: float | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._config = config
         self._device = device
         self._spec = spec
+        self._subject = Subject(
+            source=spec.source, pattern=spec.pattern, is_reference=spec.is_reference
+        )
         self._assignment = assignment
         self._environment = environment
+        self._lzma_bpb = lzma_bpb
+        self._precision = precision_on(config, device)
         self._deadline = time.monotonic() + config.workers.trial_deadline_s
         recipe = assignment.recipe
         self._progress = _Progress(tokens_per_step=recipe.batch_size * recipe.seq_len)
+        self._gates: tuple[GateResult, ...] = ()
 
     def run(self) -> TrialResult:
         started = time.perf_counter()
+        level = None
         outcome: dict[str, Any]
         try:
+            level = self._sandbox.containment.level
             outcome = self._train_and_score()
         except TrialStopped as stopped:
             outcome = {"status": stopped.status, "reason": stopped.reason}
@@ -91,20 +103,29 @@ class Trial:
         return TrialResult(
             **outcome,
             curve=tuple(self._progress.curve),
+            gates=self._gates,
             wall_s=time.perf_counter() - started,
             device=self._device,
+            sandbox=level,
             environment=self._environment,
         )
 
     def _train_and_score(self) -> dict[str, Any]:
         trained = self._train()
-        weights = self._checked_weights(trained.weights)
+        assignment = self._assignment
+        weights = checked_weights(
+            trained.weights,
+            assignment.model,
+            assignment.expected_params,
+            2 * self._config.model.param_tolerance,
+        )
         self._check_step(trained.checkpoint)
         scored = score(
             lambda: self._scoring_child(trained.weights),
-            self._assignment.held_out,
+            assignment.held_out,
             weights,
             self._precision,
+            self._run_gates if self._spec.task == CORPUS_TASK else None,
         )
         metrics: dict[str, float | None] = {
             "tokens_per_s": trained.n_tokens / trained.train_wall_s,
@@ -112,22 +133,37 @@ class Trial:
             "train_wall_s": trained.train_wall_s,
             "n_params": sum(tensor.numel() for tensor in weights.values()),
             "peak_memory_bytes": trained.peak_memory_bytes,
+            "prefix_shift_nats": scored.prefix_shift_nats,
             **_task_metrics(self._spec.task, scored),
         }
         return {
             "status": "done",
             "metrics": metrics,
+            "alarm": self._alarm(metrics),
             "checkpoint": trained.checkpoint,
             "weights": trained.weights,
         }
 
-    @property
-    def _precision(self) -> str:
-        return self._config.training.precision if self._device == "cuda" else "fp32"
+    def _alarm(self, metrics: Mapping[str, float | None]) -> str | None:
+        val_bpb = metrics.get("val_bpb")
+        if val_bpb is None or self._lzma_bpb is None:
+            return None
+        return text_alarm(val_bpb, self._lzma_bpb)
+
+    def _run_gates(self, child: Child) -> None:
+        """On the weights just scored; raises TrialStopped for a failure, and keeps the results."""
+        self._gates = run_trained_gates(child, self._config, self._subject, self._precision)
+        failure = next((result for result in self._gates if result.passed is False), None)
+        if failure is not None:
+            is_leak = failure.gate in ("causality", "prefix")
+            reason = f"the trained weights fail the gate {failure.gate!r}: {failure.reason}"
+            raise TrialStopped("noncausal" if is_leak else "unsound", reason)
 
     def _train(self) -> _Trained:
         recipe = self._assignment.recipe
-        n_steps = recipe.total_steps - self._first_step()
+        resumes = self._spec.checkpoint is not None
+        first = self._first_step()
+        n_steps = recipe.total_steps - first
         with (
             stops_on_failure("training"),
             self._sandbox.spawn(self._limits(), self._assignment.data) as child,
@@ -135,21 +171,16 @@ class Trial:
             if self._spec.checkpoint is not None:
                 child.write(CHECKPOINT_IN, self._spec.checkpoint)
             self._build(child)
+            child.call("prepare", {"recipe": asdict(recipe), "resume": resumes})
+            self._assignment.serve(first)
+            # Nothing could be learned before: kernels are compiled, and the data came just now.
             begun = time.perf_counter()
             reply = child.call(
-                "train",
-                {
-                    "recipe": asdict(recipe),
-                    "data": self._assignment.data_kind,
-                    "resume": self._spec.checkpoint is not None,
-                },
-                on_event=self._progress,
+                "train", {"data": self._assignment.data_kind}, on_event=self._progress
             )
             ended = time.perf_counter()
             if reply.values.get("diverged") is not False:
                 raise TrialStopped("diverged", "training: the loss stopped being finite")
-            if self._device == "cuda" and self._progress.started is not None:
-                begun = self._progress.started  # kernels are compiled before it
             return _Trained(
                 weights=child.read(WEIGHTS, self._largest_file(1)),
                 checkpoint=child.read(CHECKPOINT_OUT, self._largest_file(3)),
@@ -164,7 +195,7 @@ class Trial:
         if self._spec.checkpoint is None:
             return 0
         try:
-            step = _stored_step(self._spec.checkpoint)
+            step = stored_step(self._spec.checkpoint)
         except TrialStopped as stopped:
             raise TrialStopped("infra", f"cannot go on: {stopped.reason}") from None
         if step > (last := self._assignment.recipe.constant_steps):
@@ -189,14 +220,14 @@ class Trial:
             yield child
 
     def _build(self, child: Child) -> None:
-        child.call("load", {"source": self._spec.source})
+        load(child, self._subject)
         child.call("build", {"model": self._assignment.model, "seed": self._spec.seed})
 
     def _limits(self) -> Limits:
-        return Limits(
-            wall_s=max(1.0, self._deadline - time.monotonic()),
-            memory_bytes=self._config.workers.memory_limit_mib * MIB,
-            caps_address_space=self._device == "cpu",
+        return limits_on(
+            self._config,
+            self._device,
+            max(1.0, self._deadline - time.monotonic()),
             scratch_bytes=self._largest_file(1) + 2 * self._largest_file(3) + 64 * MIB,
         )
 
@@ -204,44 +235,10 @@ class Trial:
         """Twice what an honest model of this size leaves, in bytes."""
         return 8 * numbers_per_parameter * self._assignment.expected_params + MIB
 
-    def _checked_weights(self, data: bytes) -> dict[str, Tensor]:
-        """The weights, if they are finite, hold the head and are as many as the budget allows.
-
-        Buffers are counted with the parameters, or they would be a place to hide some; twice the
-        budget's tolerance leaves room for honest ones.
-        """
-        weights = _load(data, WEIGHTS)
-        model = self._assignment.model
-        head = weights.get(HEAD)
-        if head is None or head.shape != (model["vocab_size"], model["d_model"]):
-            raise TrialStopped("protocol", f"{WEIGHTS} holds no {HEAD} of the right shape")
-        n_params = sum(tensor.numel() for tensor in weights.values())
-        expected = self._assignment.expected_params
-        if abs(n_params - expected) > 2 * self._config.model.param_tolerance * expected:
-            reason = f"{WEIGHTS} holds {n_params} numbers where {expected} are the budget"
-            raise TrialStopped("protocol", reason)
-        if not all(tensor.isfinite().all() for tensor in weights.values()):
-            raise TrialStopped("diverged", "training: the weights are not finite")
-        return {**weights, HEAD: head.float()}
-
     def _check_step(self, checkpoint: bytes) -> None:
         expected = self._assignment.recipe.constant_steps
-        if (step := _stored_step(checkpoint)) != expected:
+        if (step := stored_step(checkpoint)) != expected:
             raise TrialStopped("protocol", f"the checkpoint is of step {step}, not {expected}")
-
-
-def _load(data: bytes, name: str) -> dict[str, Tensor]:
-    try:
-        return load_tensors(data)
-    except ProtocolError as error:
-        raise TrialStopped("protocol", f"{name}: {error}") from None
-
-
-def _stored_step(checkpoint: bytes) -> int:
-    step = _load(checkpoint, CHECKPOINT_OUT).get("step")
-    if step is None or step.shape != () or step.dtype != torch.int64:
-        raise TrialStopped("protocol", f"{CHECKPOINT_OUT} holds no step")
-    return int(step)
 
 
 def _task_metrics(task: str, scored: Score) -> dict[str, float]:

@@ -18,6 +18,7 @@ from .forms import Form, choose_form
 from .naive.decay import decay_loop
 from .precision import without_autocast, working_dtype
 
+LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
 _SMALLEST_NORMALISER = 1e-6
 
 
@@ -50,24 +51,35 @@ def chunk_decay(
     float64 inputs). ValueError for arguments that do not fit each other.
     """
     _check(q, k, v, log_decay, value_log_decay, bonus, normalise, initial_state)
-    dtype, out_dtype, heads = working_dtype(q, k, v, initial_state), v.dtype, v.shape[2]
+    out_dtype, heads, length = v.dtype, v.shape[2], q.shape[1]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k = _per_value_head(q.to(dtype), heads), _per_value_head(k.to(dtype), heads)
-    v = v.to(dtype)
+    dtype = working_dtype(q, k, v, initial_state)
+    fuses = dtype == torch.float32 and value_log_decay is None and scale != 0
+    fuses = fuses and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
+    form = choose_form(form, length, fused_on=q.device if fuses else None)
     if log_decay is not None:
         log_decay = _per_value_head(per_token(log_decay.to(dtype), q), heads)
-    if value_log_decay is not None:
-        value_log_decay = value_log_decay.to(dtype)
     if bonus is not None:
         bonus = _per_value_head(bonus.to(dtype), heads, axis=0)
+    if value_log_decay is not None:
+        value_log_decay = value_log_decay.to(dtype)
     if initial_state is not None:
         initial_state = initial_state.to(dtype)
+    if form == "triton" and {x.dtype for x in (q, k, v)} == {torch.bfloat16}:
+        dtype = torch.bfloat16
+    q, k = _per_value_head(q.to(dtype), heads), _per_value_head(k.to(dtype), heads)
+    v = v.to(dtype)
     if normalise:
         v = F.pad(v, (0, 1), value=1.0)
         if value_log_decay is not None:
             value_log_decay = F.pad(value_log_decay, (0, 1))
-    run = decay_loop if choose_form(form, q.shape[1]) == "naive" else decay_chunks
-    o, state = run(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
+    if form == "triton":
+        from .triton.decay import decay_fused  # needs a package that CPU-only machines may lack
+
+        o, state = decay_fused(q, k, v, log_decay, bonus, initial_state, scale)
+    else:
+        run = decay_loop if form == "naive" else decay_chunks
+        o, state = run(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
     if normalise:
         o = o[..., :-1] / _away_from_zero(o[..., -1:])
     return o.to(out_dtype), state

@@ -1,35 +1,69 @@
-"""Which form of an operation runs: the naive loop (its specification) or the chunked torch form."""
+"""Which form of an operation runs: the naive loop (its specification), chunked torch, or Triton."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal, get_args
 
-Form = Literal["naive", "chunked"]
+import torch
 
-_forced: ContextVar[Form | None] = ContextVar("linearch_forced_form", default=None)
+Form = Literal["naive", "chunked", "triton"]
+
+_TRITON_IS_INSTALLED = importlib.util.find_spec("triton") is not None
+
+# A module's variable, which torch.compile can read and guards; a ContextVar breaks its graphs.
+_forced: Form | None = None
 
 
 @contextmanager
 def force_form(form: Form) -> Iterator[None]:
-    """Make every operation called inside use `form`, whatever its own `form` argument says."""
-    token = _forced.set(_known(form))
+    """Make every operation called inside use `form`, whatever its own `form` argument says.
+
+    Calls that have no Triton form take the chunked one under "triton".
+    """
+    global _forced
+    before, _forced = _forced, _known(form)
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced = before
 
 
-def choose_form(requested: Form | None, steps: int | None = None) -> Form:
-    """The forced form, else the requested one, else chunked; a recurrence of one step is naive."""
-    forced = _forced.get()
-    if forced is not None:
-        return forced
+def choose_form(
+    requested: Form | None,
+    steps: int | None = None,
+    *,
+    fused_on: torch.device | None = None,
+) -> Form:
+    """The forced form, else the requested one; else chunked, but a recurrence of one step naive.
+
+    fused_on: the tensors' device for a call that has a Triton form, else None. It is taken where it
+    is asked for alone, since not all of its tests pass yet (docs/kernels.md). Asking for it where
+    there is none is a ValueError.
+    """
+    fused = fused_on is not None and runs_triton(fused_on)
+    if _forced is not None:
+        return "chunked" if _forced == "triton" and not fused else _forced
+    if requested == "triton" and not fused:
+        raise ValueError(
+            "form is 'triton', which this call does not have (see docs/kernels.md); "
+            "wanted 'naive', 'chunked' or None"
+        )
     if requested is not None:
         return _known(requested)
     return "naive" if steps == 1 else "chunked"
+
+
+def runs_triton(device: torch.device) -> bool:
+    """On NVIDIA's GPUs, and under TRITON_INTERPRET=1 on a CPU."""
+    if not _TRITON_IS_INSTALLED:
+        return False
+    if device.type == "cuda":
+        return torch.version.cuda is not None
+    return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _known(form: Form) -> Form:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .backbone import BackboneConfig
+from .parsing import parse
 from .source_check import CheckedSource
 
 _MISSING = "not measured"
@@ -92,7 +93,7 @@ feeding it whole gives. Clone a state before keeping it: it may be a view of a l
 def _origin(card: Mapping[str, Any], checked: CheckedSource) -> str:
     uses_einops = any(
         "einops" in ast.unparse(node)
-        for node in ast.walk(ast.parse(checked.source))
+        for node in ast.walk(parse(checked.source))
         if isinstance(node, (ast.Import, ast.ImportFrom))
     )
     needs = "torch and linearch.kernels" + (" and einops" if uses_einops else "")

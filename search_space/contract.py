@@ -50,7 +50,9 @@ A candidate is one Python source file of at most {MAX_SOURCE_BYTES} bytes with o
 - A position, where needed, is an int64 tensor in the state, never a Python number; no .item().
 - Shapes come from x; T is any integer from 1; d_model % n_heads == 0; all sequences of a batch have
   one length. Time and memory grow less than quadratically with T.
-- x may be bfloat16; y has x's dtype; the state may be float32.
+- x may be bfloat16 (under autocast); y has x's dtype; the state may be float32.
+- Buffers, frozen parameters and cached tensors hold at most 1 % of the numbers that are trained, or
+  1,024; none appears, changes or grows once the mixer is made.
 - The mixer initialises its own parameters; every parameter must receive a gradient. Weight decay
   applies to parameters with two or more axes.
 - Embedding, norm before the mixer, residual, MLP, head, loss, optimiser and data are not the

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import LinearchError
 from .backbone import BackboneConfig
 from .card import render_card
+from .parsing import parse
 from .source_check import check_source
 
 _COPIED = ("layers.py", "backbone.py")
@@ -119,7 +120,7 @@ def _relative_layers(source: str) -> str:
     """The source with its imports of the layers module pointed at the copy beside it."""
     text = source.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.encode().split(b"\n")  # ast counts columns in bytes
-    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    nodes = [n for n in ast.walk(parse(text)) if isinstance(n, (ast.Import, ast.ImportFrom))]
     for node in sorted(nodes, key=lambda n: (n.lineno, n.col_offset), reverse=True):
         replacement = _relative_import(node)
         if replacement is not None:

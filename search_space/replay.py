@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..errors import LinearchError, UntrustedSource
+from .asi_arch import check_asi_arch_source, is_asi_arch_source, load_asi_arch_class
 from .backbone import Backbone, BackboneConfig
 from .library import BASELINES, baseline_source
 from .loading import load_mixer_class
@@ -28,19 +29,21 @@ _CONFIG_FIELDS = tuple(BackboneConfig.__dataclass_fields__)
 def mixer_from_source(
     source: str, trusted_hashes: TrustedHashes = (), trust: bool = False
 ) -> type[nn.Module]:
-    """The Mixer class of a source that may be run here.
+    """The Mixer class of a source that may be run here, in the contract's form or in ASI-Arch's.
 
     `trusted_hashes` holds the sha256 of sources that passed the gates, or tells whether one did.
     Raises UntrustedSource for any other unless `trust`, and CandidateRejected for a source that is
-    not in the contract's form, trusted or not.
+    in neither form, trusted or not.
     """
-    checked = check_source(source)
+    is_foreign = is_asi_arch_source(source)
+    checked = check_asi_arch_source(source) if is_foreign else check_source(source)
     if not (trust or _is_trusted(checked, trusted_hashes)):
         raise UntrustedSource(
             f"This source (sha256 {checked.source_hash[:16]}…) has not passed the store's gates, "
             "and loading it runs its code here: read it first, then pass trust=True."
         )
-    return load_mixer_class(source, f"linearch_mixer_{checked.source_hash[:16]}")
+    load = load_asi_arch_class if is_foreign else load_mixer_class
+    return load(source, f"linearch_mixer_{checked.source_hash[:16]}")
 
 
 def model_from_facts(

@@ -22,6 +22,7 @@ from .contract import (
 )
 from .imports import ImportTable, import_problem, torch_problem
 from .normalise import normalised_hash
+from .parsing import parse
 
 # Dunder names are refused as such.
 _FORBIDDEN_NAMES = frozenset(
@@ -108,7 +109,7 @@ def _text(source: str | bytes, max_bytes: int) -> str:
 
 def _parse(text: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        return parse(text)
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
         raise _rejection(

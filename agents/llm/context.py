@@ -30,6 +30,7 @@ MAX_SIBLINGS = 8
 MAX_ARCHIVE_ROWS = 8
 MAX_OTHER_SOURCES = 2
 EXAMPLE = "gated_deltanet"
+_FAILED = ("rejected", "failed", "quarantined")
 
 ALWAYS = 0  # importance of what is never cut; larger numbers are cut earlier
 
@@ -209,7 +210,7 @@ def _sibling_section(brief: Brief) -> _Section:
 
 
 def _failure_section(brief: Brief) -> _Section:
-    failed = [m for m in brief.evidence.candidates if m.state in {"rejected", "failed"}]
+    failed = [m for m in brief.evidence.candidates if m.state in _FAILED]
     pieces = [
         _Piece(
             f"- {inline(m.name)} ({m.state}): {quote_text(m.reason or 'no reason given', 600)}",

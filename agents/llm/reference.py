@@ -12,6 +12,8 @@ import textwrap
 from types import ModuleType
 from typing import Any
 
+from ...search_space.parsing import parse
+
 
 @functools.cache
 def kernels_and_layers() -> str:
@@ -39,7 +41,7 @@ def public_interface(module: ModuleType) -> str:
 
 
 def _outline(member: Any) -> str:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(member)))
+    tree = parse(textwrap.dedent(inspect.getsource(member)))
     definition = tree.body[0]
     assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
     if isinstance(definition, ast.ClassDef):

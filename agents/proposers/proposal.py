@@ -47,8 +47,8 @@ class Measured:
     motivation: str
     source: str
     origin: str
-    state: str  # "rejected", "sound", "measured", "failed"
-    reason: str | None  # why rejected or failed
+    state: str  # "rejected", "sound", "measured", "failed", "quarantined"
+    reason: str | None  # why rejected, failed or quarantined
     genome: dict[str, Any] | None
     rung: int | None  # the highest rung with a score
     metrics: dict[str, float | None] = field(default_factory=dict)  # at that rung

@@ -76,7 +76,7 @@ def _trial(genome: Genome, row: Measured, space: Space) -> FrozenTrial:
 def _state(row: Measured) -> TrialState:
     if row.rung_0_val_bpb is not None:
         return TrialState.COMPLETE
-    has_failed = row.state in ("rejected", "failed")
+    has_failed = row.state in ("rejected", "failed", "quarantined")
     return TrialState.PRUNED if has_failed else TrialState.RUNNING
 
 

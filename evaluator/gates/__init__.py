@@ -2,25 +2,48 @@
 
 from .budget import parameter_budget, rejection
 from .probe import (
+    Cost,
     Gradient,
+    HeldTensor,
+    Inventory,
     MixerProbe,
+    PhaseCost,
     PieceState,
+    Precision,
     ProbeFacts,
     ProbeFailed,
+    SiteCost,
     StateTensor,
+    Step,
     StreamResult,
 )
-from .runner import GATES, Gate, run_gates, run_gates_on_layers
+from .runner import (
+    DEVICE_GATES,
+    GATES,
+    TRAINED_GATES,
+    Gate,
+    run_gates,
+    run_gates_on_layers,
+)
 
 __all__ = [
+    "DEVICE_GATES",
     "GATES",
+    "TRAINED_GATES",
+    "Cost",
     "Gate",
     "Gradient",
+    "HeldTensor",
+    "Inventory",
     "MixerProbe",
+    "PhaseCost",
     "PieceState",
+    "Precision",
     "ProbeFacts",
     "ProbeFailed",
+    "SiteCost",
     "StateTensor",
+    "Step",
     "StreamResult",
     "parameter_budget",
     "rejection",

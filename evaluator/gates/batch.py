@@ -9,7 +9,16 @@ from torch import Tensor
 
 from ...config import GateConfig
 from ..results import GateResult
-from .compare import OTHER_SHAPE, SAME_SHAPE, ask, draw, largest_difference, ragged_length
+from .compare import (
+    OTHER_SHAPE,
+    SAME_SHAPE,
+    Share,
+    ask,
+    draw,
+    largest_difference,
+    ragged_length,
+    tolerated,
+)
 from .probe import MixerProbe
 
 _N_ROWS = 4
@@ -20,12 +29,12 @@ _ORDER = [2, 0, 3, 1]  # no row keeps its place or its neighbours
 def batch(probe: MixerProbe, config: GateConfig, generator: torch.Generator) -> GateResult:
     largest = 0.0
     for what, answer, expected, share in _comparisons(probe, generator):
-        change = largest_difference(answer, expected)
-        limit = share * config.tolerance
+        change = largest_difference(answer, expected, precision=probe.facts.precision)
+        limit = tolerated(probe, config, share)
         largest = max(largest, change.relative)
         if change.relative > limit:
             reason = (
-                f"A row's answer changed by {change.relative:.2g} of the output's RMS when {what}: "
+                f"A row's answer changed by {change.relative:.2g} of its RMS when {what}: "
                 "rows of a batch must not see each other."
             )
             evidence = {"what": what, "limit": limit, **change.evidence()}
@@ -35,7 +44,7 @@ def batch(probe: MixerProbe, config: GateConfig, generator: torch.Generator) -> 
 
 def _comparisons(
     probe: MixerProbe, generator: torch.Generator
-) -> Iterator[tuple[str, Tensor, Tensor, float]]:
+) -> Iterator[tuple[str, Tensor, Tensor, Share]]:
     """What was done to the batch, the answer, what it should be, and the share of the tolerance."""
     d_model = probe.facts.d_model
     x = draw(generator, _N_ROWS, ragged_length(probe.facts.seq_len), d_model)

@@ -8,34 +8,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .probe import MixerProbe, ProbeFailed
+from ...config import GateConfig
+from .probe import MixerProbe, Precision, ProbeFailed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """How much of the setting for its precision a comparison is allowed."""
+
+    fp32: float
+    bf16: float
+
 
 # Two calls of one shape run the same arithmetic in the same order, so rows or tokens that do not
 # depend on what was changed come out equal to the bit, or (a long convolution through an FFT, a
-# shared maximum) within a few float32 roundings of 1e-7. A tenth of the setting is far above that
-# and far below any leak worth having.
-SAME_SHAPE = 0.1
+# chunk's decays split at its middle) within 2e-6. A tenth of the setting is above that and far
+# below any leak worth having; the runner asks again where one token is beyond. In bfloat16 one such
+# rounding that tips a value over makes a whole step of 2^-8 of it, 2e-2 of the spread for the
+# largest values.
+SAME_SHAPE = Share(fp32=0.1, bf16=1.0)
 # Another batch size or length makes BLAS and the chunked forms add up in another order: at most
-# 1e-5 of the output over the library and hundreds of grammar genomes.
-OTHER_SHAPE = 1.0
+# 2e-5 of the output over the library and 300 grammar genomes, 4e-2 where bfloat16 is stepped.
+OTHER_SHAPE = Share(fp32=1.0, bf16=3.0)
 # Pieces run other forms altogether: a one-token step against a chunk whose decays were split into
-# two exponentials (2e-5 seen). A state rounded to half precision (5e-4 and more) is still caught.
-OTHER_FORM = 3.0
+# two exponentials (3e-5 seen). A state rounded to half precision (5e-4 and more) is still caught.
+# In bfloat16 products by hand under autocast reach 0.09: there this only tells a past that is
+# carried from one that is not.
+OTHER_FORM = Share(fp32=3.0, bf16=10.0)
 
 # Below this an output counts as constant, and any difference as a full one.
 _SMALLEST_SCALE = 1e-12
+# A channel with less than this share of the others' spread is measured by theirs: what is left of
+# large numbers that cancel carries their rounding.
+_QUIET_CHANNEL = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """The largest difference between two answers, as a share of the answer's own spread."""
+    """The largest difference between two answers, as a share of the channel's own spread."""
 
     relative: float
     row: int
     position: int
+    channel: int
 
     def evidence(self) -> dict[str, Any]:
-        return {"relative": self.relative, "row": self.row, "position": self.position}
+        return {
+            "relative": self.relative,
+            "row": self.row,
+            "position": self.position,
+            "channel": self.channel,
+        }
+
+
+def tolerated(probe: MixerProbe, config: GateConfig, share: Share) -> float:
+    """The largest difference allowed in the probe's precision."""
+    if probe.facts.precision == "bf16":
+        return share.bf16 * config.tolerance_bf16
+    return share.fp32 * config.tolerance
 
 
 def ask(probe: MixerProbe, x: Tensor, *, train: bool = False) -> Tensor:
@@ -60,14 +90,36 @@ def find_flaw(y: Tensor, x: Tensor) -> str | None:
     return None
 
 
-def largest_difference(a: Tensor, b: Tensor, where: Tensor | None = None) -> Difference:
-    """Where a and b [B, T, D] differ most, among the positions in the mask `where` [B, T]."""
+def largest_difference(
+    a: Tensor,
+    b: Tensor,
+    where: Tensor | None = None,
+    like: Tensor | None = None,
+    precision: Precision = "fp32",
+) -> Difference:
+    """Where a and b [B, T, D] differ most, among the positions in the mask `where` [B, T].
+
+    Each channel is measured by its own spread in `like` (a longer answer than a, or else a), so
+    that a loud one hides nothing in a quiet one. In bfloat16, where what is large is rounded
+    coarsely, a position that is loud in most channels is measured by that instead.
+    """
     a, b = a.double(), b.double()
-    gap = (a - b).abs().amax(dim=-1)  # [B, T]
+    scales = _channel_scales(a if like is None else like.double())  # [D]
+    if precision == "bf16":
+        scales = scales.maximum(a.abs().median(dim=-1, keepdim=True).values)  # [B, T, D]
+    gap = (a - b).abs() / scales
     if where is not None:
-        gap = gap.masked_fill(~where, 0.0)
-    row, position = divmod(int(gap.argmax()), gap.shape[1])
-    return Difference(relative=float(gap.max()) / _spread(a), row=row, position=position)
+        gap = gap.masked_fill(~where[..., None], 0.0)
+    row, rest = divmod(int(gap.argmax()), gap[0].numel())
+    position, channel = divmod(rest, gap.shape[2])
+    return Difference(relative=float(gap.max()), row=row, position=position, channel=channel)
+
+
+def rms_difference(a: Tensor, b: Tensor) -> float:
+    """The RMS of a - b as a share of a's spread over time: what is typical, not what is largest."""
+    a, b = a.double(), b.double()
+    spread = (a - a.flatten(0, 1).mean(dim=0)).square().mean().sqrt()
+    return float((a - b).square().mean().sqrt() / spread.clamp(min=_SMALLEST_SCALE))
 
 
 def draw(generator: torch.Generator, n_rows: int, length: int, d_model: int) -> Tensor:
@@ -80,14 +132,24 @@ def ragged_length(seq_len: int) -> int:
     return min(97, (seq_len - 2) | 1)
 
 
-def _spread(y: Tensor) -> float:
-    """The RMS of a typical position around the channels' medians.
+def _channel_scales(y: Tensor) -> Tensor:
+    """Each channel's spread [D]: the RMS over rows at a typical position around its median.
 
-    Neither a large constant nor a few large positions raise it, so neither hides a leak elsewhere.
+    Neither a large constant, nor a few large positions, nor a large channel raise it, so none of
+    them hides a leak elsewhere.
     """
     centred = y - y.flatten(0, 1).median(dim=0).values
-    per_position = centred.square().mean(dim=(0, 2)).sqrt()  # [T]
-    return max(float(per_position.median()), _SMALLEST_SCALE)
+    per_position = centred.square().mean(dim=0).sqrt()  # [T, D]
+    own = _typical(per_position)
+    # Channels of one position, or silent at most, have no typical value of their own.
+    common = float(own.median()) or float(_typical(per_position.flatten()[:, None]))
+    return own.clamp(min=max(_QUIET_CHANNEL * common, _SMALLEST_SCALE))
+
+
+def _typical(values: Tensor) -> Tensor:
+    """The median along the first axis of [N, D], of what is not zero in each column: [D]."""
+    heard = values.masked_fill(values == 0, torch.nan)
+    return heard.nanmedian(dim=0).values.nan_to_num(0.0)
 
 
 def _dtype_name(tensor: Tensor) -> str:

@@ -1,41 +1,53 @@
 """What a gate may ask of a candidate: the one view through which every gate sees a mixer.
 
 The product's probe talks to a sandboxed child; tests use one in their own process. A probe holds
-one mixer in float32 whose parameters were jittered by seeded noise, so that a gate initialised at
-zero is alive, and keeps that instance for all its calls, so that state hidden between them is seen.
+one mixer and keeps that instance for all its calls, so that state hidden between them is seen. At
+initialisation its parameters were jittered by seeded noise, so that a gate initialised at zero is
+alive; a trained model's layer is taken as training left it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
+
+Precision = Literal["fp32", "bf16"]
 
 
 class ProbeFailed(Exception):
     """The candidate did not answer: it raised, hung, ran out of memory or broke the protocol.
 
-    `kind` is "raised", "timeout", "oom", "crashed" or "protocol". A fault of the machinery is never
-    reported this way: it propagates as its own exception and is not booked as the candidate's.
+    `kind` is "raised", "timeout", "oom", "crashed" or "protocol"; `is_final` says that the
+    candidate's process is gone and no probe on it can answer again. A fault of the machinery is
+    never reported this way: it propagates as its own exception, not booked as the candidate's.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, is_final: bool = False) -> None:
         super().__init__(f"{kind}: {message}")
         self.kind = kind
         self.message = message
+        self.is_final = is_final
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeFacts:
-    """What trusted code knows about the mixer. `seq_len` is the training length."""
+    """What trusted code knows about the mixer. `seq_len` is the training length.
+
+    `precision` is what the probe computes in; `chunk_sizes` are sizes that its source names;
+    `can_stream` is False for a class whose convention has no streaming.
+    """
 
     d_model: int
     seq_len: int
     n_layers: int
     layer_index: int
     is_reference: bool = False
+    can_stream: bool = True
+    chunk_sizes: tuple[int, ...] = ()
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +87,70 @@ class Gradient:
     numel: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One forward and backward in a given precision; tensors in float32."""
+
+    y: Tensor  # [B, T, D]
+    x_gradient: Tensor  # [B, T, D]
+    gradients: Mapping[str, Gradient]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldTensor:
+    """A tensor that the mixer holds between calls; `numel` of all its storage.
+
+    `kind`: a registered parameter or buffer, or a plain attribute somewhere in reach of the mixer.
+    `digest` changes with the values of a buffer.
+    """
+
+    kind: Literal["parameter", "buffer", "attribute"]
+    numel: int
+    requires_grad: bool
+    digest: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inventory:
+    """What a mixer holds, by name: before its first call, and now."""
+
+    at_first: Mapping[str, HeldTensor]
+    now: Mapping[str, HeldTensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseCost:
+    """Counted over one phase. `bookkeeping`: elements that autograd moved for indexing alone."""
+
+    calls: int
+    elements: int
+    multiply_adds: int
+    bookkeeping: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteCost:
+    """What one operator did at one place of the code."""
+
+    elements: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """One sequence of some length, counted in the child, timed from outside of it.
+
+    `phases`: "forward", "backward" (train mode) and "evaluation". `sites`: by phase, operator and
+    place. The times are the candidate's whole process's, None where they cannot be had.
+    """
+
+    phases: Mapping[str, PhaseCost]
+    sites: Mapping[tuple[str, str, str], SiteCost]
+    cpu_s: float | None
+    wall_s: float
+
+
 class MixerProbe(Protocol):
     """Each method raises ProbeFailed when the candidate does not answer; tensors come unchecked."""
 
@@ -99,4 +175,16 @@ class MixerProbe(Protocol):
 
     def gradients(self, x: Tensor, cotangent: Tensor) -> Mapping[str, Gradient]:
         """By parameter name, the gradients of sum(y * cotangent) in train mode, seeded as above."""
+        ...
+
+    def step(self, x: Tensor, cotangent: Tensor, precision: Precision) -> Step:
+        """The same with y and x's gradient, in `precision` whatever the probe's own is."""
+        ...
+
+    def inventory(self) -> Inventory:
+        """What the mixer holds between calls."""
+        ...
+
+    def cost(self, length: int) -> Cost:
+        """Counts of forward and backward on one random sequence of `length` tokens."""
         ...

@@ -6,7 +6,7 @@ import torch
 
 from ...config import GateConfig
 from ..results import GateResult
-from .compare import SAME_SHAPE, ask, draw, largest_difference
+from .compare import SAME_SHAPE, ask, draw, largest_difference, tolerated
 from .probe import MixerProbe
 
 
@@ -20,7 +20,7 @@ def replay(probe: MixerProbe, config: GateConfig, generator: torch.Generator) ->
         ask(probe, other, train=train)
     later = {train: ask(probe, x, train=train) for train in (False, True)}
 
-    limit = SAME_SHAPE * config.tolerance
+    limit = tolerated(probe, config, SAME_SHAPE)
     comparisons = {
         "asked twice in eval mode": (first[False], at_once),
         "asked again in eval mode after other input": (first[False], later[False]),
@@ -28,12 +28,12 @@ def replay(probe: MixerProbe, config: GateConfig, generator: torch.Generator) ->
     }
     largest = 0.0
     for when, (before, after) in comparisons.items():
-        change = largest_difference(before, after)
+        change = largest_difference(before, after, precision=probe.facts.precision)
         largest = max(largest, change.relative)
         if change.relative > limit:
             reason = (
                 f"The same input, {when}, gave another answer: position {change.position} changed "
-                f"by {change.relative:.2g} of the output's RMS. Keep nothing between calls and "
+                f"by {change.relative:.2g} of its RMS. Keep nothing between calls and "
                 "draw no noise in eval mode."
             )
             evidence = {"when": when, "limit": limit, **change.evidence()}

@@ -1,4 +1,4 @@
-"""The gates in their order, and the loop that runs them until one fails."""
+"""The gates in their order, and the loop that runs them over a mixer's layers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from dataclasses import replace
 import torch
 
 from ...config import GateConfig
-from ..results import GateResult
+from ..results import GateResult, Stage
 from .batch import batch
+from .buffers import buffers
 from .causality import causality
+from .cost import cost
 from .gradients import gradients
 from .prefix import prefix
 from .probe import MixerProbe, ProbeFailed
 from .replay import replay
 from .shape import shape
+from .stability import stability
 from .streaming import streaming
 
 Gate = Callable[[MixerProbe, GateConfig, torch.Generator], GateResult]
@@ -30,8 +33,26 @@ GATES: Mapping[str, Gate] = {
     "causality": causality,
     "prefix": prefix,
     "gradients": gradients,
+    "buffers": buffers,
     "streaming": streaming,
+    "stability": stability,
+    "cost": cost,
 }
+# What the device's kernels and precision can change. Buffers do not depend on them, and counted
+# work is compared with time on a CPU alone.
+DEVICE_GATES: Mapping[str, Gate] = {
+    name: gate for name, gate in GATES.items() if name not in ("buffers", "cost")
+}
+# What training can change: a gate that it opened, a counter that ran on.
+TRAINED_GATES: Mapping[str, Gate] = {
+    name: GATES[name] for name in ("replay", "batch", "causality", "prefix", "streaming")
+}
+
+
+# A token whose terms nearly cancel blows rounding up, the more seldom the larger: a difference of
+# less than this many limits must show again on other inputs, as every leak does.
+_CLEAR = 30.0
+_CONFIRMATIONS = 2
 
 
 def run_gates(
@@ -42,34 +63,68 @@ def run_gates(
 
 
 def run_gates_on_layers(
-    probes: Sequence[MixerProbe], config: GateConfig, seed: int, gates: Mapping[str, Gate] = GATES
+    probes: Sequence[MixerProbe],
+    config: GateConfig,
+    seed: int,
+    gates: Mapping[str, Gate] = GATES,
+    *,
+    is_whole: bool = False,
+    stage: Stage = "cpu",
 ) -> list[GateResult]:
-    """run_gates for a mixer's instances in several layers: a gate passes if every layer passes."""
+    """run_gates for a mixer's instances in several layers: a gate passes if every layer passes.
+
+    `is_whole` goes on after a failure; once the candidate's process is gone, what is left gives
+    results that are neither passed nor failed.
+    """
     results: list[GateResult] = []
+    ended_in: str | None = None
     for name, gate in gates.items():
+        if ended_in is not None:
+            reason = f"Could not run: the candidate's process ended in the gate {ended_in}."
+            results.append(GateResult(gate=name, passed=None, reason=reason, stage=stage))
+            continue
         started = time.perf_counter()
-        result = _first_failure(name, gate, probes, config, seed)
-        results.append(replace(result, duration_s=time.perf_counter() - started))
-        if not result.passed:
+        result, is_final = _over_layers(name, gate, probes, config, seed)
+        duration_s = time.perf_counter() - started
+        results.append(replace(result, stage=stage, duration_s=duration_s))
+        if is_final:
+            ended_in = name
+        if result.passed is False and not is_whole:
             break
     return results
 
 
-def _first_failure(
+def _over_layers(
     name: str, gate: Gate, probes: Sequence[MixerProbe], config: GateConfig, seed: int
-) -> GateResult:
-    """The first layer's failing result, or else the last layer's passing one."""
+) -> tuple[GateResult, bool]:
+    """The first layer's failing result, or else the last layer's; whether the process is gone."""
     for probe in probes:
+        is_final = False
         try:
-            # Each gate draws from the seed anew, so that leaving one out changes no other.
-            result = gate(probe, config, torch.Generator().manual_seed(seed))
+            result = _confirmed(gate, probe, config, seed)
         except ProbeFailed as failure:
             reason = (
                 f"The mixer gave no usable answer ({failure.kind}): {failure.message.rstrip('.')}."
             )
             evidence = {"kind": failure.kind}
             result = GateResult(gate=name, passed=False, reason=reason, evidence=evidence)
+            is_final = failure.is_final
         result = replace(result, evidence={**result.evidence, "layer": probe.facts.layer_index})
-        if not result.passed:
+        if result.passed is False:
+            break
+    return result, is_final
+
+
+def _confirmed(gate: Gate, probe: MixerProbe, config: GateConfig, seed: int) -> GateResult:
+    """The gate's result; one that could be rounding stands only if other draws fail as well."""
+    for draw in range(1 + _CONFIRMATIONS):
+        # Each gate draws from the seed anew, so that leaving one out changes no other.
+        result = gate(probe, config, torch.Generator().manual_seed(seed + draw))
+        if result.passed is not False or not _could_be_rounding(result):
             break
     return result
+
+
+def _could_be_rounding(result: GateResult) -> bool:
+    relative, limit = result.evidence.get("relative"), result.evidence.get("limit")
+    return relative is not None and limit is not None and relative < _CLEAR * limit

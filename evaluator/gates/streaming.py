@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...config import GateConfig
 from ..results import GateResult
-from .compare import OTHER_FORM, ask, draw, find_flaw, largest_difference
+from .compare import OTHER_FORM, ask, draw, find_flaw, largest_difference, tolerated
 from .probe import MixerProbe, PieceState, ProbeFacts, ProbeFailed, StateTensor, StreamResult
 
 _N_ROWS = 2
@@ -22,7 +22,10 @@ def streaming(probe: MixerProbe, config: GateConfig, generator: torch.Generator)
 
     A reference mixer's cache may grow: for it alone shapes and bytes are not compared.
     """
-    limit = OTHER_FORM * config.tolerance
+    if not probe.facts.can_stream:
+        reason = "Its convention has no streaming: the sequence comes whole."
+        return GateResult(gate="streaming", passed=None, reason=reason)
+    limit = tolerated(probe, config, OTHER_FORM)
     x = draw(generator, _N_ROWS, probe.facts.seq_len, probe.facts.d_model)
     whole = ask(probe, x)
     first: PieceState | None = None
@@ -34,7 +37,7 @@ def streaming(probe: MixerProbe, config: GateConfig, generator: torch.Generator)
             if change := _state_change(first, state, probe.facts):
                 evidence = {"pieces": lengths, "tokens_seen": n_seen}
                 return _failed(f"After {_tokens(n_seen)} {change}.", evidence)
-        gap = largest_difference(whole, result.y)
+        gap = largest_difference(whole, result.y, precision=probe.facts.precision)
         largest = max(largest, gap.relative)
         if gap.relative > limit:
             reason = (

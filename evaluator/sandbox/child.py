@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import socket
 import traceback
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from .confinement import Plan, confine
 from .failures import FailureKind
-from .limits import Limits, confine
+from .limits import Limits
 from .mixer_bench import ContractBroken
 from .protocol import MessageReader, ProtocolError, encode, receive, send
+from .selftest import acts_not_refused
 from .workbench import CANDIDATE_FILE, Workbench
 
 _MESSAGE_CHARS = 500
@@ -23,11 +26,21 @@ _TRACEBACK_CHARS = 4000
 _TRACEBACK_FRAMES = 6
 
 
-def main(channel: socket.socket, data: int | None, device: str, limits: Limits) -> None:
-    """`data`: a descriptor of the training data, the only file of ours that the child may read."""
-    workbench = Workbench(_start(device), data)
-    confine(limits)
-    serve(channel, workbench)
+def main(channel: socket.socket, data: int | None, limits: Limits, plan: Plan) -> None:
+    """`data`: a descriptor of the training data, the only file of ours that the child may read.
+
+    Says first how it is confined: no candidate has run yet, so that is believed.
+    """
+    device, confinement = confine(limits, plan, start=lambda: _start(plan.device, limits))
+    send(channel, {"event": "confined", **asdict(confinement)})
+    serve(channel, Workbench(device, data))
+
+
+def examine(channel: socket.socket, limits: Limits, plan: Plan, outside: str) -> None:
+    """The self-test in the place of a candidate; `outside` is a file that it may not touch."""
+    _, confinement = confine(limits, plan, start=lambda: None)
+    failed = acts_not_refused(plan.profile, outside)
+    send(channel, {"event": "confined", **asdict(confinement), "failed_acts": failed})
 
 
 def serve(channel: socket.socket, workbench: Workbench) -> None:
@@ -56,7 +69,7 @@ def describe(error: Exception) -> dict[str, str]:
     lines = traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)
     return {
         "kind": _kind(error, said),
-        "message": said + _where(error),
+        "message": said + _where(error) + _hint(error, said),
         "traceback": "".join(lines)[-_TRACEBACK_CHARS:],
     }
 
@@ -77,13 +90,24 @@ def _where(error: Exception) -> str:
     return f" (line {lines[-1]} of the source)" if lines else ""
 
 
-def _start(device: str) -> torch.device:
-    """CUDA comes up before any confinement: its start needs calls that a candidate does not."""
+def _hint(error: Exception, said: str) -> str:
+    """What a refusal that comes as it may from a compiler's depths has to do with."""
+    frames = traceback.extract_tb(error.__traceback__)
+    starts_process = any(frame.filename.endswith("subprocess.py") for frame in frames)
+    if "PermissionError" in said and starts_process:
+        return "; the sandbox's profile strict starts no processes, which compilers need"
+    return ""
+
+
+def _start(device: str, limits: Limits) -> torch.device:
+    """CUDA comes up here, in trusted code; see `confine` for what holds already."""
     # A decayed state is full of numbers near 1e-40, on which a CPU is many times slower.
     torch.set_flush_denormal(True)
     if device == "cuda":
         # The same seed shall give the same model, where an operator has a deterministic form.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        if limits.gpu_memory_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_fraction)
         torch.zeros((), device=device)
     return torch.device(device)

@@ -44,9 +44,11 @@ class Child:
         watchdog: Watchdog,
         end: Callable[[], int | None],
         release: Callable[[], None],
+        layers: frozenset[str],
     ) -> None:
         """`process`: a pidfd. `end` kills and reaps the child and all below it; its wait status, or
-        None if the zygote is gone. `release` removes the scratch folder.
+        None if the zygote is gone. `release` removes the scratch folder. `layers`: what must
+        confine it before it gets a candidate.
         """
         channel.setblocking(False)
         os.set_blocking(output, False)
@@ -57,6 +59,8 @@ class Child:
         self._reader = MessageReader()
         self._unsent = memoryview(b"")
         self._printed = bytearray()
+        self._layers = layers
+        self._is_confined = False
         self._is_open = True
         self._has_output = True
         self._poll = select.poll()
@@ -73,6 +77,11 @@ class Child:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def process(self) -> int:
+        """A pidfd, to measure the process by."""
+        return self._process
 
     @property
     def left_s(self) -> float:
@@ -101,7 +110,9 @@ class Child:
 
         Raises ChildFailed: the candidate's exception ("raised": the child lives on), a broken
         limit, a malformed reply or one with more than `reply_bytes` of tensors, or its death.
+        SandboxFault if the child did not come up as it must.
         """
+        self.await_confinement()
         self._reader.tensor_cap = reply_bytes
         self._unsent = memoryview(encode({**(values or {}), "op": op}, tensors))
         try:
@@ -114,6 +125,22 @@ class Child:
                 self.close()
             raise
         return reply
+
+    def await_confinement(self) -> dict[str, Any]:
+        """What the child says of its confinement, once; no candidate has run in it before."""
+        if self._is_confined:
+            return {}
+        try:
+            said = self._next_message().values
+        except ChildFailed:
+            self.close()
+            raise
+        self._is_confined = self._watchdog.holds_candidate = True
+        if lacking := self._layers - set(said["layers"]):
+            self.close()
+            reasons = "; ".join(said["missing"].get(layer, layer) for layer in sorted(lacking))
+            raise SandboxFault(f"a child came up without {', '.join(sorted(lacking))}: {reasons}")
+        return said
 
     def write(self, name: str, data: bytes) -> None:
         write_artifact(self._scratch, name, data)
@@ -214,6 +241,8 @@ class Child:
             return ChildFailed("protocol", "the process closed its connection")
         last_words = printable(self.printed.strip()[-_SHOWN_OUTPUT_CHARS:])
         said = f"; it last said: {last_words}" if last_words else ""
+        if not self._is_confined:
+            return SandboxFault(f"a child did not come up (wait status {status}){said}")
         if not os.WIFSIGNALED(status):
             code = os.waitstatus_to_exitcode(status)
             return ChildFailed("crashed", f"exited with status {code} without an answer{said}")

@@ -1,21 +1,18 @@
-"""What a child may use, and how a process binds and confines itself before it runs foreign code.
-
-`confine` is the one call between trusted start-up and candidate code: further layers belong there.
-"""
+"""What a child may use, and how a process binds itself to the one that answers for it."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
 from dataclasses import dataclass
 
+from .kernel import prctl
+
 MIB = 1 << 20
-# What contains a candidate, as stored with its results.
-LAYERS = ("process", "empty-environment", "rlimits", "watchdog")
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -24,7 +21,9 @@ class Limits:
     """`wall_s` runs from the spawn to the last reply; memory is what comes on top of the zygote's.
 
     `caps_address_space` also lets allocations fail at the limit; impossible beside CUDA, whose
-    private mappings are far larger than what it uses.
+    private mappings are far larger than what it uses. `gpu_memory_fraction` is what the child may
+    take of a GPU's memory: torch's allocator fails there, and the watchdog ends whoever gets past
+    it; None leaves it all.
     """
 
     wall_s: float
@@ -36,24 +35,31 @@ class Limits:
     processes: int = 32
     threads: int = 512
     open_files: int = 256
+    gpu_memory_fraction: float | None = None
 
 
 def bind_to_parent(parent: int) -> None:
     """Has the kernel kill this process when `parent` dies; ends at once if it is dead already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def adopt_orphans() -> None:
     """Makes this process the parent of every descendant whose own parent died."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def confine(limits: Limits) -> None:
-    """Locks this process down for good; what it needs open must be open before."""
+def hide_memory(is_hidden: bool) -> None:
+    """Whether others of the same user are kept from this process's memory and open files."""
+    prctl(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
+
+
+def limit_resources(limits: Limits) -> None:
+    """Lowers this process's limits for good."""
     os.umask(0o077)
     _set_limit(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_MSGQUEUE, 0)
     _set_limit(resource.RLIMIT_NOFILE, limits.open_files)
     _set_limit(resource.RLIMIT_FSIZE, limits.scratch_bytes)
     if limits.caps_address_space:
@@ -71,10 +77,3 @@ def _data_bytes() -> int:
     """What RLIMIT_DATA counts now; the zygote's part is not the candidate's."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
-
-
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    arguments = (ctypes.c_ulong(number) for number in (value, 0, 0, 0))
-    if libc.prctl(option, *arguments) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")

@@ -6,12 +6,15 @@ Everything here is a claim of the child's; the supervisor compares the tensors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...search_space.contract import state_bytes
+from .cost_meter import measure_cost
+from .inventory import held_tensors
 from .protocol import Message
 
 _PROBE_SEED = 20  # train mode draws the same dropout masks in every call
@@ -29,6 +32,7 @@ class MixerBench:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._mixers: dict[int, nn.Module] = {}
+        self._held_at_first: dict[int, dict[str, Any]] = {}
 
     def answer(self, request: Message) -> Answer | None:
         """The reply to an operation on one mixer; None for any other operation."""
@@ -38,7 +42,13 @@ class MixerBench:
             case "stream":
                 return self._stream(request)
             case "gradients":
-                return self._gradients(request)
+                return self._step(request)
+            case "inventory":
+                layer = request.values["layer"]
+                now = held_tensors(self._mixers[layer])
+                return {"at_first": self._held_at_first[layer], "now": now}, {}
+            case "cost":
+                return self._cost(request), {}
             case _:
                 return None
 
@@ -56,16 +66,18 @@ class MixerBench:
         torch.manual_seed(seed)
         mixer = mixer_class(d_model, n_heads, layer, n_layers).float().to(self._device)
         jitter_parameters(mixer, jitter, torch.Generator().manual_seed(seed))
-        self._mixers[layer] = mixer
+        self.take(layer, mixer)
 
     def take(self, layer: int, mixer: nn.Module) -> None:
         """A layer's mixer as it is, trained."""
         self._mixers[layer] = mixer
+        self._held_at_first[layer] = held_tensors(mixer)
 
     @torch.no_grad()
     def _forward(self, request: Message) -> Tensor:
         mixer = self._mixer(request, train=request.values["train"])
-        return _output(mixer(request.tensors["x"].to(self._device)))[0]
+        with self._autocast(request):
+            return _output(mixer(request.tensors["x"].to(self._device)))[0]
 
     @torch.no_grad()
     def _stream(self, request: Message) -> Answer:
@@ -73,19 +85,22 @@ class MixerBench:
         x = request.tensors["x"].to(self._device)
         outputs, facts = [], []
         state: dict[str, Tensor] | None = None
-        for piece in torch.split(x, request.values["lengths"], dim=1):
-            # A clone: a view would let the mixer reach the pieces to come.
-            y, state = _output(mixer(piece.clone(), state))
-            outputs.append(y)
-            facts.append(_state_facts(state))
-            state = {name: tensor.clone() for name, tensor in state.items()}
+        with self._autocast(request):
+            for piece in torch.split(x, request.values["lengths"], dim=1):
+                # A clone: a view would let the mixer reach the pieces to come.
+                y, state = _output(mixer(piece.clone(), state))
+                outputs.append(y)
+                facts.append(_state_facts(state))
+                state = {name: tensor.clone() for name, tensor in state.items()}
         return {"states": facts}, {"y": torch.cat(outputs, dim=1)}
 
-    def _gradients(self, request: Message) -> Answer:
+    def _step(self, request: Message) -> Answer:
         mixer = self._mixer(request, train=True)
         mixer.zero_grad(set_to_none=True)
-        y, _ = _output(mixer(request.tensors["x"].to(self._device)))
-        torch.autograd.backward(y, request.tensors["cotangent"].to(self._device))
+        x = request.tensors["x"].to(self._device).requires_grad_()
+        with self._autocast(request):
+            y, _ = _output(mixer(x.clone()))  # what it gets in a model is no leaf either
+        torch.autograd.backward(y, request.tensors["cotangent"].to(y))
         parameters = dict(mixer.named_parameters())
         facts = {
             name: {
@@ -98,7 +113,27 @@ class MixerBench:
         # As a tensor, for a norm may be infinite and JSON cannot say so.
         zero = torch.zeros(())
         norms = [zero if p.grad is None else p.grad.norm().cpu() for p in parameters.values()]
-        return {"parameters": facts}, {"norms": torch.stack([zero, *norms])[1:]}
+        tensors = {"norms": torch.stack([zero, *norms])[1:]}
+        if request.values["wants_tensors"]:
+            x_gradient = torch.zeros_like(x) if x.grad is None else x.grad
+            tensors.update(y=y.detach(), x_gradient=x_gradient)
+        return {"parameters": facts}, tensors
+
+    def _cost(self, request: Message) -> dict[str, Any]:
+        values = request.values
+        mixer = self._mixer(request, train=True)
+        mixer.zero_grad(set_to_none=True)
+        generator = torch.Generator().manual_seed(values["seed"])
+        shape = 1, values["length"], values["d_model"]
+        x, cotangent = (torch.randn(shape, generator=generator) for _ in range(2))
+        with self._autocast(request):
+            x = x.to(self._device, _dtype(values["precision"]))
+            return measure_cost(mixer, x, cotangent.to(self._device))
+
+    def _autocast(self, request: Message) -> AbstractContextManager[Any]:
+        """On a CPU, too, which is slow there: training leaves it out, a check must not."""
+        is_on = request.values["precision"] == "bf16"
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_on)
 
     def _mixer(self, request: Message, *, train: bool) -> nn.Module:
         if train:
@@ -112,6 +147,10 @@ def jitter_parameters(module: nn.Module, scale: float, generator: torch.Generato
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.add_(noise.to(parameter), alpha=scale)
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _output(returned: object) -> tuple[Tensor, dict[str, Tensor]]:

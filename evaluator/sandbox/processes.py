@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessUsage:
-    """Memory is what belongs to the process alone: anonymous and shared-memory pages, no files."""
+    """Memory is what belongs to the process alone: anonymous and shared-memory pages and the
+    tables of its pages, no files.
+    """
 
     memory_bytes: int
     threads: int
@@ -51,8 +54,38 @@ def usage_of(pid: int) -> ProcessUsage | None:
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     if "RssAnon" not in fields:
         return None
-    kib = int(fields["RssAnon"].split()[0]) + int(fields["RssShmem"].split()[0])
+    kib = sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem", "VmPTE"))
     return ProcessUsage(memory_bytes=kib * 1024, threads=int(fields["Threads"]))
+
+
+def open_removed_files(pid: int) -> dict[tuple[int, int], int]:
+    """Bytes on disk of files that have no name any more and are still open, by device and inode.
+
+    Raises PermissionError if the process hides them.
+    """
+    found = {}
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    for descriptor in descriptors:
+        try:
+            facts = os.stat(f"/proc/{pid}/fd/{descriptor}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
+            found[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+    return found
+
+
+def mapped_removed_files(pid: int, below: str) -> set[str]:
+    """Inodes of files once below a folder that have no name any more and are mapped into memory."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    removed = (line.split(None, 5) for line in lines if line.endswith(" (deleted)"))
+    return {fields[4] for fields in removed if len(fields) == 6 and fields[5].startswith(below)}
 
 
 def _parent(pid: str) -> int | None:

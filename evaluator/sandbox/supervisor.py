@@ -21,14 +21,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .failures import SandboxFault
+from .containment import CONFINING, Containment, found
+from .failures import ChildFailed, SandboxFault
 from .handle import Child
 from .limits import MIB, Limits
+from .seccomp import Profile
 from .watchdog import Watchdog
 
 _START_S = 180.0
 _FORK_S = 10.0
 _END_S = 10.0
+_SELF_TEST_S = 10.0
 _LOG_CHARS = 1000
 _MESSAGE_BYTES = 1 << 16
 # The zygote's environment is made from nothing; these alone are taken over where they are set.
@@ -59,13 +62,26 @@ class Sandbox:
 
     `folder` must be the sandbox's own: it holds a scratch folder a child, and goes altogether if
     this process is killed. Every method raises SandboxFault when the machinery fails. Not
-    thread-safe: use one in each thread.
+    thread-safe: use one in each thread. `without` leaves layers out: only for tests, which show
+    by it what a layer is for.
     """
 
-    def __init__(self, folder: Path, *, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        profile: Profile = "strict",
+        without: frozenset[str] = frozenset(),
+    ) -> None:
         self._folder = folder.absolute()
         self._threads = threads
         self._device = device
+        self._profile = profile
+        self._without = without
+        self._containment: Containment | None = None
+        self._layers: frozenset[str] = frozenset()
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._is_ready = False
@@ -87,6 +103,13 @@ class Sandbox:
     def zygote_pid(self) -> int | None:
         return None if self._zygote is None else self._zygote.pid
 
+    @property
+    def containment(self) -> Containment:
+        """What the self-test of this zygote found; starts it if need be."""
+        self._wait_until_ready()
+        assert self._containment is not None
+        return self._containment
+
     def start(self) -> None:
         """Starts the zygote and returns at once; it loads torch meanwhile."""
         if self._zygote is not None:
@@ -94,7 +117,8 @@ class Sandbox:
         self._folder.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         module = f"{__package__}.zygote"
-        arguments = [str(theirs.fileno()), str(os.getpid()), str(self._threads)]
+        numbers = (theirs.fileno(), os.getpid(), self._threads)
+        arguments = [*map(str, numbers), *sorted(self._without)]
         with theirs, open(self._folder / "zygote.log", "wb") as log:
             self._zygote = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, *arguments],
@@ -113,9 +137,7 @@ class Sandbox:
         if self._child is not None:
             self._child.close()
         self._wait_until_ready()
-        scratch = self._folder / f"child-{next(self._numbers)}"
-        scratch.mkdir(mode=0o700)
-        self._child = self._fork(limits, scratch, data, device or self._device)
+        self._child = self._fork(limits, data, device or self._device)
         return self._child
 
     def close(self) -> None:
@@ -125,12 +147,20 @@ class Sandbox:
             self._child = None
         self._discard_zygote()
 
-    def _fork(self, limits: Limits, scratch: Path, data: Path | None, device: str) -> Child:
+    def _fork(
+        self, limits: Limits, data: Path | None, device: str, outside: Path | None = None
+    ) -> Child:
+        """`outside`: the file that a self-test tries to get at, in place of a candidate."""
+        scratch = self._folder / f"child-{next(self._numbers)}"
+        scratch.mkdir(mode=0o700)
         request = {
             "op": "spawn",
             "scratch": str(scratch),
             "device": device,
+            "profile": self._profile,
+            "without": sorted(self._without),
             "limits": asdict(limits),
+            "outside": None if outside is None else str(outside),
         }
         channel, theirs = socket.socketpair()
         output, their_output = os.pipe()
@@ -157,6 +187,7 @@ class Sandbox:
             watchdog=Watchdog(self._zygote.pid, answer["memory_bytes"], folder, limits),
             end=self._end_child,
             release=lambda: _remove(scratch),
+            layers=self._layers,
         )
 
     def _end_child(self) -> int | None:
@@ -171,8 +202,24 @@ class Sandbox:
         self.start()
         if self._is_ready:
             return
-        self._receive(_START_S)
+        missing = self._receive(_START_S)["missing"]
+        self._containment = self._self_test(missing)
+        self._layers = frozenset(self._containment.layers) & CONFINING
         self._is_ready = True
+
+    def _self_test(self, missing: dict[str, str]) -> Containment:
+        """Trusted code in a child tries what is forbidden; `missing` in the zygote, and why."""
+        self._layers = frozenset()
+        outside = self._folder / "outside"
+        outside.touch()
+        limits = Limits(wall_s=_SELF_TEST_S, memory_bytes=512 * MIB)
+        try:
+            with self._fork(limits, None, self._device, outside) as child:
+                said = child.await_confinement()
+        except ChildFailed as failure:
+            raise self._fault(f"did not pass its self-test ({failure})") from None
+        layers = [*(() if missing else ("namespaces",)), *said["layers"]]
+        return found(self._profile, layers, {**missing, **said["missing"]}, said["failed_acts"])
 
     def _ask(
         self, request: dict[str, Any], timeout_s: float, descriptors: list[int] | None = None
@@ -237,6 +284,8 @@ class Sandbox:
             "PYTHONUSERBASE": site.getuserbase(),
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic matrix products need
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not start CUDA
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",  # more would be processes that wait on sockets
+            "USER": "candidate",  # or a library asks /etc/passwd for a name
         }
 
 

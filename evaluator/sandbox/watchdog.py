@@ -7,11 +7,17 @@ import stat
 import time
 
 from .failures import ChildFailed
+from .gpu_memory import gpu_memory_bytes, largest_gpu_bytes
 from .limits import MIB, Limits
-from .processes import tree_below, usage_of
+from .processes import mapped_removed_files, open_removed_files, tree_below, usage_of
 
 POLL_S = 0.05
+_MAPS_POLL_S = 1.0  # a process waits while its maps are read
+_GPU_POLL_S = 0.25
+_CUDA_CONTEXT_BYTES = 2048 * MIB  # beside what torch's allocator holds
 _MAX_DEPTH = 16
+# Each may take as much as one file may; what a mapping of a removed file takes cannot be seen.
+_MAX_MAPPED_REMOVED_FILES = 4
 
 
 class Watchdog:
@@ -24,6 +30,10 @@ class Watchdog:
         self._limits = limits
         self._deadline = time.monotonic() + limits.wall_s
         self._next_look = 0.0
+        self._next_look_at_maps = 0.0
+        self._next_look_at_gpu = 0.0
+        self._gpu_bytes = _allowed_gpu_bytes(limits)
+        self.holds_candidate = False  # before, the child is trusted, and may hide its files
         self.peak_bytes = 0
         self.output_bytes = 0
 
@@ -42,11 +52,12 @@ class Watchdog:
 
     def look(self) -> None:
         """Measures now, whenever the last time was."""
-        self._check_processes()
-        self._check_scratch()
+        tree = self._check_processes()
+        self._check_gpu(tree)
+        self._check_scratch(tree)
         self._next_look = time.monotonic() + POLL_S
 
-    def _check_processes(self) -> None:
+    def _check_processes(self) -> list[int]:
         tree = tree_below(self._zygote, self._limits.processes + 1)
         if len(tree) > self._limits.processes:
             raise ChildFailed("protocol", f"more than {self._limits.processes} processes")
@@ -60,14 +71,52 @@ class Watchdog:
         if memory > self._limits.memory_bytes:
             used, allowed = memory // MIB, self._limits.memory_bytes // MIB
             raise ChildFailed("oom", f"{used} MiB of memory, {allowed} are allowed")
+        return tree
 
-    def _check_scratch(self) -> None:
+    def _check_gpu(self, tree: list[int]) -> None:
+        if self._gpu_bytes is None or time.monotonic() < self._next_look_at_gpu:
+            return
+        self._next_look_at_gpu = time.monotonic() + _GPU_POLL_S
+        held = gpu_memory_bytes(tree)
+        if held is not None and held > self._gpu_bytes:
+            allowed = self._gpu_bytes // MIB
+            raise ChildFailed("oom", f"{held // MIB} MiB of GPU memory, {allowed} are allowed")
+
+    def _check_scratch(self, tree: list[int]) -> None:
         entries, size = _folder_usage(self._scratch, self._limits.scratch_entries)
+        size += self._removed_bytes(tree)
         if entries > self._limits.scratch_entries:
             raise ChildFailed("protocol", f"more than {self._limits.scratch_entries} files")
         if size > self._limits.scratch_bytes:
             allowed = self._limits.scratch_bytes // MIB
             raise ChildFailed("protocol", f"{size // MIB} MiB of files, {allowed} are allowed")
+
+    def _removed_bytes(self, tree: list[int]) -> int:
+        """What files take that were removed while they were open."""
+        if not self.holds_candidate:
+            return 0
+        try:
+            found: dict[tuple[int, int], int] = {}
+            for pid in tree:
+                found |= open_removed_files(pid)
+            if time.monotonic() >= self._next_look_at_maps:
+                self._next_look_at_maps = time.monotonic() + _MAPS_POLL_S
+                self._check_maps(tree)
+        except PermissionError:
+            raise ChildFailed("protocol", "a process that hides its open files") from None
+        return sum(found.values())
+
+    def _check_maps(self, tree: list[int]) -> None:
+        folder = os.readlink(f"/proc/self/fd/{self._scratch}")
+        mapped = {inode for pid in tree for inode in mapped_removed_files(pid, folder)}
+        if len(mapped) > _MAX_MAPPED_REMOVED_FILES:
+            raise ChildFailed("protocol", f"{len(mapped)} removed files are still mapped")
+
+
+def _allowed_gpu_bytes(limits: Limits) -> int | None:
+    if limits.gpu_memory_fraction is None or (total := largest_gpu_bytes()) is None:
+        return None
+    return int(limits.gpu_memory_fraction * total) + _CUDA_CONTEXT_BYTES
 
 
 def _folder_usage(folder: int, at_most: int, depth: int = 0) -> tuple[int, int]:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...search_space.asi_arch import load_asi_arch_class
 from ...search_space.backbone import Backbone, BackboneConfig
 from ...search_space.contract import state_bytes
 from ...search_space.loading import load_mixer_class
 from ...search_space.parameters import count_parameters
-from ..batches import open_batches
+from ..batches import NoiseBatches, open_batches
 from ..checkpoint import (
     CHECKPOINT_IN,
     CHECKPOINT_OUT,
@@ -26,12 +27,13 @@ from ..checkpoint import (
     save_tensors,
 )
 from ..recipe import Recipe
-from ..training import autocast, train
+from ..training import Trainer, autocast
 from .mixer_bench import Answer, MixerBench
 from .protocol import Message
 
 CANDIDATE_FILE = "<mixer candidate>"  # what load_mixer_class calls it in tracebacks
 _MODULE_NAME = "candidate"
+_LOADERS = {"linearch": load_mixer_class, "asi-arch": load_asi_arch_class}
 Report = Callable[..., None]
 
 
@@ -43,6 +45,8 @@ class Workbench:
         self._data = data
         self._mixer_class: type[nn.Module] | None = None
         self._model: Backbone | None = None
+        self._recipe: Recipe | None = None
+        self._trainer: Trainer | None = None
         self._mixers = MixerBench(device)
 
     def answer(self, request: Message, report: Report) -> Answer:
@@ -52,7 +56,7 @@ class Workbench:
             case "device":  # asked before a candidate is loaded, so believed
                 return {"name": _device_name(self._device)}, {}
             case "load":
-                self._mixer_class = load_mixer_class(values["source"], _MODULE_NAME)
+                self._mixer_class = _LOADERS[values["convention"]](values["source"], _MODULE_NAME)
                 return {}, {}
             case "build":
                 return self._build(BackboneConfig(**values["model"]), values["seed"]), {}
@@ -66,13 +70,18 @@ class Workbench:
                 return {}, {}
             case "state":
                 return {"bytes": [self._state_bytes(length) for length in values["lengths"]]}, {}
+            case "prepare":
+                self._prepare(values, report)
+                return {}, {}
             case "train":
-                return self._train(values, report), {}
+                return self._train(values), {}
+            case "practise":
+                return self._practise(Recipe(**values["recipe"]))
             case "load_weights":
                 load_weights(self._whole_model(), Path(WEIGHTS))
                 return {}, {}
             case "hidden":
-                return {}, {"hidden": self._hidden(request.tensors["tokens"], values["precision"])}
+                return {}, {"hidden": self._hidden(request.tensors["tokens"], values)}
             case operation:
                 answer = self._mixers.answer(request)
                 if answer is None:
@@ -91,22 +100,36 @@ class Workbench:
         _, states = model(torch.zeros(1, length, dtype=torch.int64, device=self._device))
         return state_bytes(states)
 
-    def _train(self, values: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    def _prepare(self, values: Mapping[str, Any], report: Report) -> None:
+        """All that training takes but its data, which the supervisor serves when this is done."""
+        self._recipe = Recipe(**values["recipe"])
+        self._trainer = Trainer(self._whole_model(), self._recipe, report)
+        if values["resume"]:
+            self._trainer.restore(Path(CHECKPOINT_IN))
+        self._trainer.warm_up()
+
+    def _train(self, values: Mapping[str, Any]) -> dict[str, Any]:
         assert self._data is not None, "training needs data"
-        model = self._whole_model()
-        recipe = Recipe(**values["recipe"])
-        batches = open_batches(values["data"], self._data, recipe, self._device)
-        resume = Path(CHECKPOINT_IN) if values["resume"] else None
-        outcome = train(model, batches, recipe, Path(CHECKPOINT_OUT), resume, report)
-        save_tensors(model_tensors(model), Path(WEIGHTS))
+        assert self._trainer is not None, "prepare comes first"
+        assert self._recipe is not None
+        batches = open_batches(values["data"], self._data, self._recipe, self._device)
+        outcome = self._trainer.train(batches, Path(CHECKPOINT_OUT))
+        save_tensors(model_tensors(self._whole_model()), Path(WEIGHTS))
         is_cuda = self._device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if is_cuda else None
         return {**outcome, "cuda_peak_bytes": peak}
 
+    def _practise(self, recipe: Recipe) -> Answer:
+        """Trains on noise; the reply holds the head that this left."""
+        model = self._whole_model()
+        noise = NoiseBatches(model.config.vocab_size, recipe, self._device)
+        outcome = Trainer(model, recipe, lambda *_, **__: None).train(noise)
+        return outcome, {"head": model.embedding.weight}
+
     @torch.no_grad()
-    def _hidden(self, tokens: Tensor, precision: str) -> Tensor:
-        model = self._whole_model().eval()
-        with autocast(self._device, precision):
+    def _hidden(self, tokens: Tensor, values: Mapping[str, Any]) -> Tensor:
+        model = self._whole_model().train(values["train"])
+        with autocast(self._device, values["precision"]):
             hidden: Tensor = model(tokens.to(self._device, torch.int64))[0]
         return hidden.float()
 

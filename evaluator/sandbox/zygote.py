@@ -17,10 +17,15 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from typing import Any, NoReturn
 
-from .limits import Limits, adopt_orphans, bind_to_parent
+from .confinement import Plan
+from .kernel import LayerMissing
+from .limits import Limits, adopt_orphans, bind_to_parent, hide_memory
+from .namespaces import enter_namespaces
+from .places import python_files, readable_places
 from .processes import children_of, usage_of
 
 # Imported once here instead of in every child. torch.optim would load torch._dynamo on first use.
@@ -40,22 +45,39 @@ _PARENT_CHECK_MS = 1000
 
 
 def main() -> None:
-    """Arguments: the socket's file descriptor, the supervisor's process id, threads a child."""
+    """Arguments: the socket's file descriptor, the supervisor's process id, threads a child, and
+    the layers that are left out.
+    """
     descriptor, supervisor, threads = map(int, sys.argv[1:4])
     control = socket.socket(fileno=descriptor)
     folder = os.getcwd()
+    missing = _isolate(set(sys.argv[4:]))
     adopt_orphans()
     _preload(threads)
+    readable = readable_places()
     is_orphan = False
     try:
-        _answer(control, {"ready": True})
-        is_orphan = not _serve(control, supervisor)
+        _answer(control, {"missing": missing})
+        is_orphan = not _serve(control, supervisor, readable)
     except ConnectionError:
         is_orphan = True
     finally:
         _end_everything()
         if is_orphan:  # nobody else is left to remove it
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _isolate(without: set[str]) -> dict[str, str]:
+    """Why namespaces are missing, if they are; nothing has been loaded or started before."""
+    missing = {"namespaces": "left out"}
+    if "namespaces" not in without:
+        try:
+            enter_namespaces(python_files())
+            missing = {}
+        except LayerMissing as reason:
+            missing = {"namespaces": str(reason)}
+    hide_memory(True)
+    return missing
 
 
 def _preload(threads: int) -> None:
@@ -68,14 +90,14 @@ def _preload(threads: int) -> None:
     gc.freeze()  # a collection in a child would copy every page that holds an object header
 
 
-def _serve(control: socket.socket, supervisor: int) -> bool:
+def _serve(control: socket.socket, supervisor: int, readable: tuple[str, ...]) -> bool:
     """Until the supervisor says that it is done (True) or is gone (False)."""
     child: int | None = None
     while (request := _next_request(control, supervisor)) is not None:
         values, descriptors = request
         if values["op"] == "spawn":
             assert child is None, "one child at a time"
-            child = _spawn(control, values, descriptors)
+            child = _spawn(control, {**values, "readable": readable}, descriptors)
             usage = usage_of(os.getpid())
             _answer(control, {"pid": child, "memory_bytes": usage.memory_bytes if usage else 0})
         elif values["op"] == "end":
@@ -96,7 +118,9 @@ def _next_request(
     while not poll.poll(_PARENT_CHECK_MS):
         if os.getppid() != supervisor:
             return None
-    data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
+    for descriptor in descriptors:  # recv_fds takes no notice of MSG_CMSG_CLOEXEC
+        os.set_inheritable(descriptor, False)
     return (json.loads(data), list(descriptors)) if data else None
 
 
@@ -131,12 +155,9 @@ def _become_child(
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        os.chdir(values["scratch"])
-        os.environ.update(HOME=values["scratch"], TMPDIR=values["scratch"])
-        from . import child
-
-        limits = Limits(**values["limits"])
-        child.main(socket.socket(fileno=channel), data, values["device"], limits)
+        hide_memory(False)  # the supervisor looks at its open files
+        _settle(values["scratch"])
+        _run(socket.socket(fileno=channel), values, data)
         status = 0
     except BaseException:  # sys.exit in a candidate too; the supervisor reads it as last words
         traceback.print_exc()
@@ -144,6 +165,35 @@ def _become_child(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _settle(scratch: str) -> None:
+    """Makes the scratch folder the place for everything that a library might want to write."""
+    os.chdir(scratch)
+    tempfile.tempdir = None  # found again from TMPDIR
+    os.environ.update(
+        HOME=scratch,
+        TMPDIR=scratch,
+        TORCHINDUCTOR_CACHE_DIR=f"{scratch}/inductor",
+        TRITON_CACHE_DIR=f"{scratch}/triton",
+    )
+
+
+def _run(channel: socket.socket, values: dict[str, Any], data: int | None) -> None:
+    from . import child
+
+    limits = Limits(**values["limits"])
+    plan = Plan(
+        profile=values["profile"],
+        device=values["device"],
+        scratch=values["scratch"],
+        readable=values["readable"],
+        without=frozenset(values["without"]),
+    )
+    if values["outside"] is None:
+        child.main(channel, data, limits, plan)
+    else:
+        child.examine(channel, limits, plan, values["outside"])
 
 
 def _end(child: int) -> int:

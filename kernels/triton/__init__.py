@@ -1,1 +1,1 @@
-"""The Triton forms, for CUDA tensors; the operation's module above chooses."""
+"""Triton forms: one fused kernel a pass, registered as torch operators. Imported only on a GPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -398,3 +399,57 @@ def test_the_rates_of_a_grid_are_not_taken_for_noise(store: Store, config: RunCo
     floors = {row.rung: row for row in store.queries.statistics(run_id, "noise_floor")}
     assert {rung: floor.n for rung, floor in floors.items()} == {0: 3, 1: 3}
     assert floors[0].value == pytest.approx(0.01)  # the seeds' step in `score`
+
+
+def test_a_score_too_good_to_be_true_does_not_climb_and_does_not_lead(
+    store: Store, config: RunConfig
+) -> None:
+    def one_miracle(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        value = all_is_well(job)
+        is_miracle = isinstance(job, TrialJob) and "* 1.5" in job.spec.source
+        if is_miracle and isinstance(value, TrialResult):
+            value = replace(value, metrics={**value.metrics, "val_bpb": 0.4})
+        return value
+
+    config = validate_config({**config.model_dump(), "ladder": {"promote_fraction": 1.0}})
+    workers = Workers(one_miracle)
+    ending, run_id = run(store, config, workers, Script())
+    assert ending.state == "finished"
+    row = store.queries.architecture("mixer 1", run_id)
+    assert row.architecture.state == "quarantined"
+    assert "below the best baseline" in (row.architecture.reason or "")
+    assert {item.trial.rung for item in row.trials} == {0}
+    leaderboard = store.queries.leaderboard(run_id)
+    assert leaderboard[0].name != "mixer 1"
+    assert {found.name: found.rank for found in leaderboard}["mixer 1"] is None
+    assert store.queries.funnel(run_id).quarantined == 1
+
+
+@pytest.mark.parametrize("status", ["noncausal", "unsound"])
+def test_what_a_trial_found_out_is_rejected_and_may_be_repaired(
+    status: Literal["noncausal", "unsound"], store: Store, config: RunConfig
+) -> None:
+    def found_out(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        if isinstance(job, TrialJob) and "* 1.5" in job.spec.source and job.spec.rung == 1:
+            return TrialResult(status=status, reason="its trained weights fail")
+        return all_is_well(job)
+
+    config = validate_config({**config.model_dump(), "ladder": {"promote_fraction": 1.0}})
+    proposer = Script()
+    _, run_id = run(store, config, Workers(found_out), proposer)
+    row = store.queries.architecture("mixer 1", run_id).architecture
+    assert (row.state, row.rejected_by) == ("rejected", status)
+    assert proposer.repairs == [(status, "its trained weights fail")]
+
+
+def test_workers_that_cannot_confine_candidates_end_the_search_with_the_reason(
+    store: Store, config: RunConfig
+) -> None:
+    refusal = "Candidates cannot be confined here (landlock: this kernel has none)"
+
+    def refuses(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        assert isinstance(job, JudgeJob)
+        return Judgement(results=(), infra_error=refusal)
+
+    with pytest.raises(LinearchError, match="landlock: this kernel has none"):
+        run(store, config, Workers(refuses), Script())

@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ BASELINE_BPB = {
 CANDIDATE_BPB = (2.61, 2.50, 2.83, 2.41, 2.56, 2.71, 2.47, 2.95, 2.53, 2.38)
 PRUNED_BPB = (3.42, 3.51)  # on the lowest rung, which they did not leave
 N_SCORED = len(BASELINE_BPB) + len(CANDIDATE_BPB) + len(PRUNED_BPB)
+SUSPICION = "0.710 bits per byte are fewer than the 1.632 that xz needs for the same text"
+ABSENT = GateResult(gate="cost", passed=None, reason="Not asked of a reference mixer.")
 PARENTS = (None, None, None, 0, 1, 3, 3, None, 4, 6)  # positions among the candidates
 OPENS_FILES = """\
 import os
@@ -130,6 +133,8 @@ class SmallRun:
             )
             for gate in ran
         )
+        if failing is None:
+            results += (ABSENT, replace(results[2], stage="device"))
         state = 16_640 + 512 * (row.number % 5)
         judgement = Judgement(
             results=results,
@@ -137,8 +142,9 @@ class SmallRun:
             n_params=None if failing else 119_100 + 64 * row.number,
             state_bytes=None if failing else state,
             state_bytes_at={} if failing else {128: state, 1024: state},
+            sandbox="isolated",
         )
-        self.store.record_judgement(row.id, judgement, sandbox="process")
+        self.store.record_judgement(row.id, judgement)
 
     def measure(self, row: ArchitectureRow, val_bpb: float, *, seed: int = 0) -> None:
         """Trained and scored on both rungs; the lower one scores worse, as it does."""
@@ -163,7 +169,9 @@ class SmallRun:
             },
             curve=curve,
             wall_s=tokens / 24_000,
+            gates=(GateResult(gate="replay", passed=True, stage="trained"),),
             device="cpu",
+            sandbox="isolated",
             environment={"torch": "2.9.0", "threads": 1},
         )
         self.finish(trial, result)
@@ -205,8 +213,8 @@ class SmallRun:
 
 
 def fill(store: Store) -> SmallRun:
-    """Eight baselines and eighteen candidates: twelve measured, four rejected, one failed and one
-    whose training is queued."""
+    """Eight baselines and nineteen candidates: twelve measured, four rejected, one failed, one in
+    quarantine and one whose training is queued."""
     run = SmallRun(store)
     for name in BASELINE_BPB:
         run.add_baseline(name)
@@ -253,6 +261,10 @@ def _add_unscored(run: SmallRun, parent: ArchitectureRow) -> None:
     run.judge(diverged)
     trial = run.enqueue(diverged, rung=0, tokens=131_072)
     run.finish(trial, TrialResult(status="diverged", reason="the loss was not finite at step 40"))
+    suspect = run.add_candidate(parent)
+    run.judge(suspect)
+    run.train(suspect, 0.71, rung=0, tokens=131_072)
+    run.store.quarantine(suspect.id, SUSPICION)
     waiting = run.add_candidate(parent)
     run.judge(waiting)
     run.enqueue(waiting, rung=0, tokens=131_072)

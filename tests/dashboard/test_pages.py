@@ -75,7 +75,11 @@ def test_an_architecture_shows_its_code_reasons_gates_and_trials(
     trials = next(table.value for table in page.dataframe if "wall_s" in table.value)
     assert set(row.trial_ids) <= set(trials["trial"])
     gates = next(table.value for table in page.dataframe if "verdict" in table.value)
-    assert set(gates["verdict"]) == {"✓ passed"}
+    assert set(gates["verdict"]) == {"✓ passed", "– none"}
+    assert set(gates["stage"]) == {"cpu", "device", "trained"}
+    assert set(gates["sandbox"]) == set(trials["sandbox"]) == {"isolated"}
+    absent = gates[gates["verdict"] == "– none"]
+    assert list(absent["evidence"]) == ["not applicable: Not asked of a reference mixer."]
     assert "linearch.load_mixer(" in app.words()
     assert f"linearch replay {row.id} --verify" in app.words()
 
@@ -91,6 +95,22 @@ def test_the_changes_are_a_diff_against_the_chosen_parent(
     page.selectbox(key=f"against_{child.id}").set_value(other.id).run()
     diff = next(block for block in page.code if block.language == "diff")
     assert diff.value.startswith("--- retnet")
+
+
+def test_an_architecture_in_quarantine_says_why_and_how_it_is_released(
+    app: Any, rows: tuple[LeaderboardRow, ...]
+) -> None:
+    row = _row(rows, state="quarantined")
+    scored, unscored = (app.test.dataframe[i].value for i in (0, 1))
+    assert row.id not in set(scored["id"])
+    shown = unscored[unscored["id"] == row.id]
+    assert "that xz needs" in shown["reason"].item()
+    page = app.open("architecture.py", architecture=row.id)
+    said = page.warning[0].value.replace("\\", "")
+    assert "In quarantine" in said
+    assert "0.710 bits per byte" in said
+    assert f"linearch audit {row.id} --release" in app.words()
+    assert "linearch export" not in app.words()
 
 
 def test_a_rejected_architecture_says_why(app: Any, rows: tuple[LeaderboardRow, ...]) -> None:
@@ -134,9 +154,10 @@ def test_stored_words_are_shown_and_not_interpreted(app: Any, run: Any) -> None:
 def test_the_funnel_and_the_budget_are_on_the_progress_page(app: Any) -> None:
     page = app.open("progress.py")
     counts = {metric.label: metric.value for metric in page.metric}
-    assert counts["proposed"] == "20"
+    assert counts["proposed"] == "21"
     assert counts["measured"] == "12"
     assert counts["rejected"] == "4"
+    assert counts["quarantined"] == "1"
     budget = next(table.value for table in page.dataframe if "budget" in table.value)
     assert budget["limit"].dropna().tolist() == [20]
     events = next(table.value for table in page.dataframe if "event" in table.value)

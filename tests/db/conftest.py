@@ -150,8 +150,9 @@ class Lab:
             n_params=119_808,
             state_bytes=16_384,
             state_bytes_at={64: 16_384, 1024: 16_384},
+            sandbox="confined",
         )
-        return self.store.record_judgement(architecture_id, judgement, sandbox="process")
+        return self.store.record_judgement(architecture_id, judgement)
 
     def sound(self, name: str = "mixer", **changes: Any) -> ArchitectureRow:
         return self.judge(self.propose(name, **changes).id)

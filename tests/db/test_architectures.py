@@ -59,8 +59,8 @@ def test_a_judgement_is_stored_with_its_evidence_in_order(lab: Any) -> None:
     assert (row.mlp_width, row.n_params, row.state_bytes) == (172, 119_808, 16_384)
     gates = lab.store.queries.architecture(row.id).gates
     assert [(gate.gate, gate.passed, gate.sandbox) for gate in gates] == [
-        ("causality", True, "process"),
-        ("streaming", False, "process"),
+        ("causality", True, "confined"),
+        ("streaming", False, "confined"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""One zygote for all tests, and candidates made from a few lines each."""
+"""One zygote for all tests, candidates made from a few lines each, and a judge of tiny models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from linearch.config import (
+    DataConfig,
+    GateConfig,
+    ModelConfig,
+    RecallConfig,
+    RunConfig,
+    TrainingConfig,
+    WorkerConfig,
+)
+from linearch.evaluator import Judge, TrialSpec
 from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.supervisor import Sandbox
 
@@ -82,3 +92,38 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["alpha", "beta", "gamma", "delta", "epsilon"]
     path.write_text("".join(f"{words[i * i % 5]} {i % 7}\n" for i in range(7000)))
     return path
+
+
+@pytest.fixture(scope="session")
+def config(text_file: Path) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(d_model=16, param_budget=10_000, window=8),
+        data=DataConfig(corpus=str(text_file), seq_len=32, val_windows=16),
+        training=TrainingConfig(batch_size=4, warmup_steps=4),
+        recall=RecallConfig(vocab_size=32, seq_len=32, n_pairs=4, batch_size=8, test_sequences=32),
+        gates=GateConfig(deadline_s=20),
+        workers=WorkerConfig(memory_limit_mib=512, trial_deadline_s=20),
+    )
+
+
+@pytest.fixture(scope="session")
+def judge(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    with Judge(config, device="cpu", folder=tmp_path_factory.mktemp("run")) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="session")
+def spec(judge: Judge, mixer_source: MakeSource) -> TrialSpec:
+    """20 steps of a sound mixer at its matched width."""
+    judgement = judge.judge(mixer_source(), "L")
+    assert judgement.mlp_width is not None
+    return TrialSpec(
+        source=mixer_source(),
+        pattern="L",
+        mlp_width=judgement.mlp_width,
+        task="corpus",
+        rung=0,
+        tokens=20 * 4 * 32,
+        seed=0,
+        learning_rate=1e-2,
+    )

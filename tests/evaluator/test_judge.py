@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from linearch.config import (
-    DataConfig,
-    GateConfig,
-    ModelConfig,
-    RecallConfig,
-    RunConfig,
-    TrainingConfig,
-    WorkerConfig,
-)
+from linearch.config import GateConfig, RunConfig, SandboxConfig
 from linearch.evaluator import Judge, Judgement, TrialSpec
 from linearch.evaluator.examination import Examination
 from linearch.evaluator.sandbox.supervisor import Sandbox
+from linearch.evaluator.subject import Subject
 from linearch.evaluator.trial import Trial
 from linearch.search_space.library import baseline_source
 
 MakeSource = Callable[..., str]
 
-_STEP_TOKENS = 4 * 32
-
-
-@pytest.fixture(scope="module")
-def config(text_file: Path) -> RunConfig:
-    return RunConfig(
-        model=ModelConfig(d_model=16, param_budget=10_000, window=8),
-        data=DataConfig(corpus=str(text_file), seq_len=32, val_windows=16),
-        training=TrainingConfig(batch_size=4, warmup_steps=4),
-        recall=RecallConfig(vocab_size=32, seq_len=32, n_pairs=4, batch_size=8, test_sequences=32),
-        gates=GateConfig(deadline_s=20),
-        workers=WorkerConfig(memory_limit_mib=512, trial_deadline_s=20),
-    )
-
-
-@pytest.fixture(scope="module")
-def judge(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
-    with Judge(config, device="cpu", folder=tmp_path_factory.mktemp("run")) as judge:
-        yield judge
-
-
-@pytest.fixture(scope="module")
-def spec(judge: Judge, mixer_source: MakeSource) -> TrialSpec:
-    """20 steps of a sound mixer at its matched width."""
-    judgement = judge.judge(mixer_source(), "L")
-    assert judgement.mlp_width is not None
-    return TrialSpec(
-        source=mixer_source(),
-        pattern="L",
-        mlp_width=judgement.mlp_width,
-        task="corpus",
-        rung=0,
-        tokens=20 * _STEP_TOKENS,
-        seed=0,
-        learning_rate=1e-2,
-    )
+_STEP_TOKENS = 4 * 32  # of the fixture `spec`
 
 
 def _failed_gate(judgement: Judgement) -> tuple[str, str]:
@@ -145,7 +103,7 @@ def test_a_hanging_candidate_is_rejected_at_the_gates_deadline(
     place: str, config: RunConfig, sandbox: Sandbox, mixer_source: MakeSource
 ) -> None:
     source = mixer_source(**{place: "while True: pass"})
-    judgement = Examination(sandbox, _impatient(config), source, "L", False).judge()
+    judgement = Examination(sandbox, _impatient(config), Subject(source=source)).judge()
     gate, reason = _failed_gate(judgement)
     assert (gate, "timeout" in reason) == ("build" if place == "init" else "state", True)
 
@@ -155,7 +113,7 @@ def test_a_fault_of_the_machinery_is_not_booked_on_the_candidate(
 ) -> None:
     (tmp_path / "file").touch()
     broken = Sandbox(tmp_path / "file")  # no folder can be made there
-    judgement = Examination(broken, config, mixer_source(), "L", False).judge()
+    judgement = Examination(broken, config, Subject(source=mixer_source())).judge()
     assert judgement.infra_error is not None
     assert judgement.results == ()
     assert not judgement.is_sound
@@ -226,7 +184,7 @@ safetensors.torch.save_file = lambda tensors, path: os.symlink("/etc/hostname", 
 """
 _SKIPS_TRAINING = """
 import linearch.evaluator.sandbox.workbench as workbench
-workbench.train = lambda *arguments: {"diverged": False, "steps": 20}
+workbench.Trainer.train = lambda *arguments: {"diverged": False, "steps": 20}
 """
 
 
@@ -242,7 +200,7 @@ workbench.train = lambda *arguments: {"diverged": False, "steps": 20}
         ({"forward": "kept = torch.zeros(1 << 30)"}, "oom", "allocate"),
         ({"top": _HIDES_PARAMETERS}, "protocol", "numbers where"),
         ({"top": _BREAKS_WEIGHTS}, "protocol", "safetensors"),
-        ({"top": _LINKS_WEIGHTS}, "protocol", "weights"),
+        ({"top": _LINKS_WEIGHTS}, "crashed", "not permitted"),
         ({"top": _SKIPS_TRAINING}, "protocol", "no readable checkpoint"),
     ],
 )
@@ -283,3 +241,115 @@ def test_a_stored_checkpoint_that_cannot_be_used_is_not_the_candidates_fault(
     late = judge.run_trial(spec).checkpoint
     too_short = judge.run_trial(replace(spec, tokens=spec.tokens // 2, checkpoint=late))
     assert (too_short.status, "step 16" in (too_short.reason or "")) == ("infra", True)
+
+
+def test_an_audit_asks_on_after_a_failure(judge: Judge, mixer_source: MakeSource) -> None:
+    source = mixer_source(forward="y = y + self.proj(x.roll(-1, 1))")
+    first = judge.judge(source, "L")
+    whole = judge.audit(source, "L")
+    assert first.failure is not None
+    assert whole.failure is not None
+    assert first.failure.gate == whole.failure.gate == "causality"
+    assert [result.gate for result in first.results][-1] == "causality"
+    failed = [result.gate for result in whole.results if result.passed is False]
+    assert {"causality", "prefix", "canary"} <= set(failed)
+    assert {result.stage for result in whole.results} == {"cpu"}
+    assert not whole.is_sound
+
+
+def test_an_audit_of_what_does_not_fit_the_budget_says_so_and_asks_the_rest(
+    judge: Judge, mixer_source: MakeSource
+) -> None:
+    source = mixer_source(
+        init="self.big = nn.Linear(16, 2000)", forward="y = y + self.big(x)[..., :16]"
+    )
+    judgement = judge.audit(source, "L")
+    verdicts = {result.gate: result.passed for result in judgement.results}
+    assert verdicts["parameters"] is False
+    assert verdicts["causality"] is verdicts["canary"] is True
+    assert judgement.mlp_width is None
+    assert judgement.n_params is not None
+
+
+def test_what_dies_at_one_gate_is_still_asked_the_gates_of_a_fresh_process(
+    sandbox: Sandbox, config: RunConfig, hostile_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Subject, "check", lambda *_: None)  # it imports os
+    source = hostile_source(forward="if x.shape[:2] == (1, 16): os._exit(0)")
+    judgement = Examination(sandbox, config, Subject(source=source), is_whole=True).judge()
+    verdicts = {result.gate: result.passed for result in judgement.results}
+    assert verdicts["state"] is False
+    assert verdicts["shape"] is True
+    assert verdicts["canary"] is True
+
+
+_FOREIGN = """
+import torch
+from torch import nn
+
+class DeltaNet(nn.Module):
+    def __init__(self, hidden_size=16, num_heads=2, layer_idx=None, **kwargs):
+        super().__init__()
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states, attention_mask=None, past_key_values=None, **kwargs):
+        y = torch.tanh(self.proj(hidden_states.cumsum(1) / {scale}))
+        return y, None, past_key_values
+"""
+
+
+def test_a_file_in_another_convention_is_audited_where_its_convention_allows(judge: Judge) -> None:
+    sound = judge.audit(_FOREIGN.format(scale="8"), convention="asi-arch")
+    assert sound.is_sound, sound.failure
+    absent = {result.gate: result.reason for result in sound.results if result.passed is None}
+    assert {"state", "streaming"} <= set(absent)
+    assert all(absent.values())
+    assert sound.n_params == pytest.approx(10_000, rel=0.02)
+    leaky = _FOREIGN.format(scale="hidden_states.norm(dim=1, keepdim=True)")
+    failure = judge.audit(leaky, convention="asi-arch").failure
+    assert failure is not None
+    assert failure.gate == "causality"
+
+
+def test_every_judgement_and_trial_says_how_it_was_contained(
+    judge: Judge, spec: TrialSpec, mixer_source: MakeSource
+) -> None:
+    level = judge.containment.level
+    assert judge.judge(mixer_source(), "L").sandbox == level
+    result = judge.run_trial(spec)
+    assert result.sandbox == level
+    assert result.environment["sandbox"]["level"] == level
+
+
+def test_a_worker_that_cannot_confine_runs_nothing_and_says_why(
+    judge: Judge, spec: TrialSpec, mixer_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poor = replace(judge.containment, level="process", missing=("landlock: this kernel has none",))
+    monkeypatch.setattr(type(judge), "containment", property(lambda self: poor))
+    judgement = judge.judge(mixer_source(), "L")
+    assert judgement.results == ()
+    assert "landlock: this kernel has none" in (judgement.infra_error or "")
+    trial = judge.run_trial(spec)
+    assert (trial.status, "--unsafe-no-sandbox" in (trial.reason or "")) == ("infra", True)
+    unsafe = judge._config.model_copy(update={"sandbox": SandboxConfig(allow_unsafe=True)})
+    monkeypatch.setattr(judge, "_config", unsafe)
+    assert judge.judge(mixer_source(), "L").is_sound
+
+
+def test_trained_weights_go_through_the_gates_and_the_score_keeps_its_prefix_shift(
+    judge: Judge, spec: TrialSpec
+) -> None:
+    result = judge.run_trial(spec)
+    assert {gate.stage for gate in result.gates} == {"trained"}
+    assert all(gate.passed for gate in result.gates)
+    assert {"causality", "batch", "replay"} <= {gate.gate for gate in result.gates}
+    assert 0 <= (result.metrics["prefix_shift_nats"] or 0.0) < 1e-3
+
+
+def test_a_reference_mixer_is_one_on_its_trained_weights_too(judge: Judge, spec: TrialSpec) -> None:
+    source = baseline_source("softmax_attention")
+    width = judge.judge(source, "L", is_reference=True).mlp_width
+    assert width is not None
+    reference = replace(spec, source=source, mlp_width=width, is_reference=True)
+    assert judge.run_trial(reference).status == "done"
+    assert judge.run_trial(replace(reference, is_reference=False)).status == "unsound"

@@ -91,7 +91,7 @@ def test_prefixes_are_asked_in_another_child_which_sees_no_whole_row() -> None:
     score(_children(_causal, made), _HELD_OUT, {"embedding.weight": _HEAD}, "fp32")
     whole, prefixes = made
     assert sum(len(tokens) for tokens in whole.asked) == N
-    assert all(len(tokens) == 1 and tokens.shape[1] < T for tokens in prefixes.asked)
+    assert all(len(tokens) <= 8 and tokens.shape[1] < T for tokens in prefixes.asked)
     assert len({tokens.shape[1] for tokens in prefixes.asked}) > 5
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,10 @@ import torch
 
 from linearch.config import TrainingConfig
 from linearch.errors import ConfigError
-from linearch.evaluator.batches import open_batches
+from linearch.evaluator.batches import Batches, NoiseBatches, open_batches, write_windows
 from linearch.evaluator.checkpoint import load_weights, model_tensors, save_tensors
 from linearch.evaluator.recipe import Recipe, make_recipe
-from linearch.evaluator.training import train
+from linearch.evaluator.training import Trainer
 from linearch.search_space.backbone import Backbone, BackboneConfig
 from linearch.search_space.loading import load_mixer_class
 
@@ -52,23 +51,37 @@ def make_model(mixer_source: Callable[..., str]) -> MakeModel:
     return make
 
 
-@pytest.fixture
-def tokens(text_file: Path) -> Iterator[int]:
-    descriptor = os.open(text_file, os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
+def _served(folder: Path, recipe: Recipe, first: int = 0) -> Path:
+    return folder / f"served-{recipe.seed}-{recipe.total_steps}-{first}"
+
+
+def _windows(text_file: Path, folder: Path, recipe: Recipe, first: int = 0) -> Batches:
+    """What a trial's child would be served from step `first` on, opened as it would."""
+    served = _served(folder, recipe, first)
+    write_windows(text_file, "uint8", recipe, first, served)
+    with served.open("rb") as file:
+        return open_batches("uint8", file.fileno(), recipe, CPU)
 
 
 def _train(
-    model: Backbone, tokens: int, recipe: Recipe, checkpoint: Path, resume: Path | None = None
+    model: Backbone,
+    text_file: Path,
+    recipe: Recipe,
+    checkpoint: Path,
+    resume: Path | None = None,
+    first: int = 0,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
-    batches = open_batches("uint8", tokens, recipe, CPU)
 
     def report(event: str, **values: Any) -> None:
         events.append({"event": event, **values})
 
-    return train(model, batches, recipe, checkpoint, resume, report), events
+    trainer = Trainer(model, recipe, report)
+    if resume is not None:
+        trainer.restore(resume)
+    trainer.warm_up()
+    batches = _windows(text_file, checkpoint.parent, recipe, first)
+    return trainer.train(batches, checkpoint), events
 
 
 def test_the_rate_warms_up_stays_and_falls_towards_zero() -> None:
@@ -86,26 +99,25 @@ def test_a_rung_smaller_than_one_batch_is_refused() -> None:
 
 
 def test_training_learns_and_reports_its_way(
-    make_model: MakeModel, tokens: int, tmp_path: Path
+    make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
-    outcome, events = _train(make_model(), tokens, _RECIPE, tmp_path / "checkpoint")
+    outcome, events = _train(make_model(), text_file, _RECIPE, tmp_path / "checkpoint")
     assert outcome == {"diverged": False, "steps": 20}
-    assert events[0] == {"event": "started", "step": 0}
-    progress = [event for event in events if event["event"] == "progress"]
-    assert progress[-1]["step"] == 20
-    assert progress[-1]["loss"] < progress[0]["loss"] - 0.5
+    assert {event["event"] for event in events} == {"progress"}
+    assert events[-1]["step"] == 20
+    assert events[-1]["loss"] < events[0]["loss"] - 0.5
 
 
 def test_going_on_from_a_checkpoint_equals_never_having_stopped(
-    make_model: MakeModel, tokens: int, tmp_path: Path
+    make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
     longer = replace(_RECIPE, total_steps=40, cooldown_steps=10)
-    whole, _ = _train(make_model(), tokens, longer, tmp_path / "whole")
-    _train(make_model(), tokens, _RECIPE, tmp_path / "short")
+    whole, _ = _train(make_model(), text_file, longer, tmp_path / "whole")
+    _train(make_model(), text_file, _RECIPE, tmp_path / "short")
     resumed = make_model()
-    outcome, events = _train(resumed, tokens, longer, tmp_path / "both", tmp_path / "short")
+    outcome, events = _train(resumed, text_file, longer, tmp_path / "both", tmp_path / "short", 15)
 
-    assert events[0] == {"event": "started", "step": 15}
+    assert events[0]["step"] > 15
     assert outcome == whole
     expected = safetensors.torch.load_file(tmp_path / "whole")
     found = safetensors.torch.load_file(tmp_path / "both")
@@ -116,41 +128,41 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(
 
 
 def test_the_checkpoint_is_from_before_the_cooldown(
-    make_model: MakeModel, tokens: int, tmp_path: Path
+    make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
     model = make_model()
-    _train(model, tokens, _RECIPE, tmp_path / "checkpoint")
+    _train(model, text_file, _RECIPE, tmp_path / "checkpoint")
     stored = safetensors.torch.load_file(tmp_path / "checkpoint")
     assert stored["step"] == 15
     assert not torch.equal(stored["model.embedding.weight"], model.embedding.weight)
 
 
 def test_a_checkpoint_from_too_late_is_refused(
-    make_model: MakeModel, tokens: int, tmp_path: Path
+    make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
-    _train(make_model(), tokens, _RECIPE, tmp_path / "late")
+    _train(make_model(), text_file, _RECIPE, tmp_path / "late")
     shorter = replace(_RECIPE, total_steps=10, cooldown_steps=2)
     with pytest.raises(ValueError, match="too late"):
-        _train(make_model(), tokens, shorter, tmp_path / "unused", tmp_path / "late")
+        _train(make_model(), text_file, shorter, tmp_path / "unused", tmp_path / "late")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_loss_that_is_no_number_ends_training_at_once(
-    value: str, make_model: MakeModel, tokens: int, tmp_path: Path
+    value: str, make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
     init = "self.calls = 0"
     forward = f"self.calls += 1\nif self.calls > 6: y = y * float('{value}')"
     model = make_model(init=init, forward=forward)
-    outcome, events = _train(model, tokens, _RECIPE, tmp_path / "checkpoint")
+    outcome, events = _train(model, text_file, _RECIPE, tmp_path / "checkpoint")
     assert outcome == {"diverged": True, "steps": 7}
     assert not (tmp_path / "checkpoint").exists()
     assert all(event["loss"] < 10 for event in events if event["event"] == "progress")
 
 
-def test_a_batch_depends_on_the_seed_and_its_number_alone(tokens: int) -> None:
+def test_a_batch_depends_on_the_seed_and_its_number_alone(text_file: Path, tmp_path: Path) -> None:
     longer = replace(_RECIPE, total_steps=40)
-    batches, same = (open_batches("uint8", tokens, recipe, CPU) for recipe in (_RECIPE, longer))
-    other = open_batches("uint8", tokens, replace(_RECIPE, seed=6), CPU)
+    batches, same = (_windows(text_file, tmp_path, recipe) for recipe in (_RECIPE, longer))
+    other = _windows(text_file, tmp_path, replace(_RECIPE, seed=6))
     same(3)
     inputs, labels = batches(7)
     assert inputs.shape == labels.shape == (4, 16)
@@ -159,19 +171,50 @@ def test_a_batch_depends_on_the_seed_and_its_number_alone(tokens: int) -> None:
     assert not torch.equal(inputs, other(7)[0])
 
 
-def test_the_label_of_a_token_is_the_next_token_of_the_file(text_file: Path, tokens: int) -> None:
-    inputs, labels = open_batches("uint8", tokens, _RECIPE, CPU)(0)
+def test_a_trial_is_served_the_windows_of_its_own_steps_and_no_more(
+    text_file: Path, tmp_path: Path
+) -> None:
+    whole = _windows(text_file, tmp_path, _RECIPE)
+    assert _served(tmp_path, _RECIPE).stat().st_size == 20 * 4 * 17
+    expected = whole(15)[0]
+    rest = _windows(text_file, tmp_path, _RECIPE, first=15)
+    assert _served(tmp_path, _RECIPE, 15).stat().st_size == 5 * 4 * 17
+    assert torch.equal(rest(15)[0], expected)
+
+
+def test_the_label_of_a_token_is_the_next_token_of_the_file(
+    text_file: Path, tmp_path: Path
+) -> None:
+    inputs, labels = _windows(text_file, tmp_path, _RECIPE)(0)
     assert torch.equal(inputs[:, 1:], labels[:, :-1])
     assert bytes([*inputs[0].tolist(), int(labels[0, -1])]) in text_file.read_bytes()
 
 
+def test_a_text_shorter_than_a_window_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(bytes(16))
+    with pytest.raises(ValueError, match="no window of 16"):
+        write_windows(tmp_path / "short", "uint8", _RECIPE, 0, tmp_path / "served")
+
+
 def test_wide_tokens_are_read_as_unsigned(tmp_path: Path) -> None:
-    path = tmp_path / "tokens.bin"
+    path, served = tmp_path / "tokens.bin", tmp_path / "served"
     path.write_bytes(b"".join(n.to_bytes(2, "little") for n in range(65_536)))
-    with path.open("rb") as file:
+    write_windows(path, "uint16", _RECIPE, 0, served)
+    with served.open("rb") as file:
         inputs, labels = open_batches("uint16", file.fileno(), _RECIPE, CPU)(0)
     assert torch.equal(labels, inputs + 1)
     assert inputs.max() > 32_767
+
+
+def test_noise_is_fresh_at_every_step_and_has_no_next_token_to_know() -> None:
+    noise = NoiseBatches(16, _RECIPE, CPU)
+    inputs, labels = noise(0)
+    assert inputs.shape == labels.shape == (4, 16)
+    assert torch.equal(inputs[:, 1:], labels[:, :-1])
+    assert not torch.equal(inputs, noise(1)[0])
+    counts = torch.bincount(torch.cat([noise(i)[0].flatten() for i in range(50)]), minlength=16)
+    assert counts.shape == (16,)
+    assert counts.min() > 0.7 * counts.float().mean()
 
 
 def test_rows_of_a_task_come_in_order_and_again_from_the_first(tmp_path: Path) -> None:

@@ -52,9 +52,10 @@ def _errors_against_naive(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     gradients: bool = True,
+    form: str = "chunked",
     **options: Any,
 ) -> dict[str, float]:
-    """Relative errors of the chunked form in `dtype` against the naive form in float64.
+    """Relative errors of a form in `dtype` against the naive form in float64.
 
     `tensors` are the float64 arguments by name. The loss weights outputs and final states at
     random; a gradient's entry is "d" and the argument's name.
@@ -62,7 +63,7 @@ def _errors_against_naive(
     tensors = {name: x.to(dtype).double() for name, x in tensors.items()}
     wanted = _results(operation, tensors, gradients, form="naive", **options)
     cast = {name: x.to(device=device, dtype=dtype) for name, x in tensors.items()}
-    got = _results(operation, cast, gradients, form="chunked", **options)
+    got = _results(operation, cast, gradients, form=form, **options)
     assert got.keys() == wanted.keys()
     return {name: _relative_error(got[name], x) for name, x in wanted.items()}
 

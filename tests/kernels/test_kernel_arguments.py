@@ -62,8 +62,8 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"bonus has shape \[4, 2\], 2 on axis 1; wanted K = 3 as in q",
     ),
     (
-        lambda: kernels.chunk_decay(Q, Q, V, form="triton"),
-        r"form is 'triton'; wanted one of naive, chunked or None",
+        lambda: kernels.chunk_decay(Q, Q, V, form="fast"),
+        r"form is 'fast'; wanted one of naive, chunked, triton or None",
     ),
     (
         lambda: kernels.chunk_delta(Q, Q[:, :4], V[:, :4], BETA[:, :4]),

@@ -1,110 +1,88 @@
-"""A probe in the test's own process, and the smallest sound mixer to build cheats upon."""
+"""A probe on a mixer in this process: the product's probe and bench, with no sandbox between."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch._dynamo  # a dispatch mode loads it on first use, which takes seconds
 from torch import Tensor, nn
 
 from linearch.config import GateConfig
-from linearch.evaluator.gates import (
-    Gradient,
-    MixerProbe,
-    PieceState,
-    ProbeFacts,
-    ProbeFailed,
-    StateTensor,
-    StreamResult,
-)
+from linearch.evaluator.gates import MixerProbe, Precision, ProbeFacts
+from linearch.evaluator.sandbox.failures import ChildFailed
+from linearch.evaluator.sandbox.mixer_bench import ContractBroken, MixerBench, jitter_parameters
+from linearch.evaluator.sandbox.protocol import Message
+from linearch.evaluator.sandbox.remote_probe import RemoteProbe
 
-State = dict[str, Tensor]
 MakeProbe = Callable[..., MixerProbe]
+_OURS = os.pidfd_open(os.getpid())
+
+
+def _share(name: str) -> None:
+    """Makes a module beside this file importable by its name (tests is no package)."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+_share("honest_mixer")
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # as in a child
     yield
+    torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
 
 
-class LocalProbe:
-    """The MixerProbe of the tests: no sandbox, the same meaning."""
+class LocalChild:
+    """Answers as a child does that has loaded a candidate, with the tensors copied."""
 
-    def __init__(self, mixer: nn.Module, facts: ProbeFacts, jitter: float) -> None:
-        self.facts = facts
-        self.mixer = mixer
-        generator = torch.Generator().manual_seed(7)
-        with torch.no_grad():
-            for parameter in mixer.parameters():
-                parameter += jitter * torch.randn(parameter.shape, generator=generator)
+    def __init__(self, mixer: nn.Module) -> None:
+        self._mixer = mixer
+        self._bench = MixerBench(torch.device("cpu"))
 
-    def forward(self, x: Tensor, train: bool = False) -> Tensor:
-        self._set_mode(train)
-        with torch.no_grad(), _failures():
-            y, _ = self.mixer(x.clone())
-        return y
+    @property
+    def process(self) -> int:
+        return _OURS
 
-    def stream(self, x: Tensor, lengths: Sequence[int]) -> StreamResult:
-        self._set_mode(train=False)
-        state: State | None = None
-        outputs, states = [], []
-        for piece in x.split(list(lengths), dim=1):
-            with torch.no_grad(), _failures():
-                y, state = self.mixer(piece.clone(), state)
-            outputs.append(y)
-            states.append(_measured(state))
-            state = {key: tensor.clone() for key, tensor in state.items()}
-        return StreamResult(y=torch.cat(outputs, dim=1), states=tuple(states))
-
-    def gradients(self, x: Tensor, cotangent: Tensor) -> Mapping[str, Gradient]:
-        self._set_mode(train=True)
-        self.mixer.zero_grad(set_to_none=True)
-        with _failures():
-            y, _ = self.mixer(x.clone())
-            (y * cotangent).sum().backward()
-        return {name: _gradient(p) for name, p in self.mixer.named_parameters()}
-
-    def _set_mode(self, train: bool) -> None:
-        self.mixer.train(train)
-        if train:
-            torch.manual_seed(0)
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ProbeFailed("raised", str(error)) from error
-
-
-def _measured(state: object) -> PieceState:
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ProbeFailed("protocol", "the state is not a flat dict of tensors")
-    storages = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()
-    }
-    return PieceState(
-        tensors={
-            key: StateTensor(shape=tuple(t.shape), dtype=str(t.dtype)[6:], n_bytes=t.nbytes)
-            for key, t in state.items()
-        },
-        storage_bytes=sum(storages.values()),
-    )
-
-
-def _gradient(parameter: nn.Parameter) -> Gradient:
-    if parameter.grad is None:
-        return Gradient(is_finite=True, norm=None, numel=parameter.numel())
-    norm = float(parameter.grad.norm())
-    return Gradient(
-        is_finite=bool(parameter.grad.isfinite().all()), norm=norm, numel=parameter.numel()
-    )
+    def call(
+        self,
+        op: str,
+        values: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        reply_bytes: int,
+    ) -> Message:
+        values = {**values, "op": op}
+        if op in ("mixer", "trained_mixer"):
+            if op == "mixer":
+                generator = torch.Generator().manual_seed(values["seed"])
+                jitter_parameters(self._mixer, values["jitter"], generator)
+            self._bench.take(values["layer"], self._mixer)
+            return Message(values={})
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}
+        try:
+            answer = self._bench.answer(Message(values=values, tensors=copies))
+        except ContractBroken as error:
+            raise ChildFailed("protocol", str(error)) from error
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ChildFailed("raised", str(error)) from error
+        assert answer is not None
+        return Message(values=answer[0], tensors=answer[1])
 
 
 @pytest.fixture
@@ -114,7 +92,10 @@ def config() -> GateConfig:
 
 @pytest.fixture
 def make_probe() -> MakeProbe:
-    """A probe of `mixer_class(d_model, n_heads, layer_idx, n_layers)`, jittered."""
+    """A probe of `mixer_class(d_model, n_heads, layer_idx, n_layers)`, jittered unless trained.
+
+    `train(mixer)` stands for a training: it may change the mixer before a trained probe sees it.
+    """
 
     def make(
         mixer_class: Callable[..., nn.Module],
@@ -123,7 +104,10 @@ def make_probe() -> MakeProbe:
         seq_len: int = 128,
         layer_index: int = 0,
         is_reference: bool = False,
-        jitter: float = 0.05,
+        can_stream: bool = True,
+        chunk_sizes: tuple[int, ...] = (),
+        precision: Precision = "fp32",
+        train: Callable[[nn.Module], object] | None = None,
     ) -> MixerProbe:
         torch.manual_seed(3)
         facts = ProbeFacts(
@@ -132,7 +116,19 @@ def make_probe() -> MakeProbe:
             n_layers=2,
             layer_index=layer_index,
             is_reference=is_reference,
+            can_stream=can_stream,
+            chunk_sizes=chunk_sizes,
         )
-        return LocalProbe(mixer_class(d_model, 2, layer_index, 2), facts, jitter)
+        mixer = mixer_class(d_model, 2, layer_index, 2)
+        if train is not None:
+            train(mixer)
+        return RemoteProbe(
+            LocalChild(mixer),
+            facts,
+            n_heads=2,
+            seed=7,
+            precision=precision,
+            is_trained=train is not None,
+        )
 
     return make

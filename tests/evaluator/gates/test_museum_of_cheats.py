@@ -8,25 +8,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from honest_mixer import Honest, check_cheat
 from torch import Tensor, nn
 
-from linearch.evaluator.gates import GATES, run_gates, run_gates_on_layers
-
-
-class Honest(nn.Module):
-    """Linear attention in its quadratic form: sound, and what the cheats below add a fault to."""
-
-    def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
-        super().__init__()
-        self.layer_idx = layer_idx
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
-        self.out = nn.Linear(d_model, d_model, bias=False)
-
-    def forward(self, x, state=None):
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
-        past = q.new_zeros(x.shape[0], x.shape[2], x.shape[2]) if state is None else state["memory"]
-        mixed = (q @ k.mT).tril() @ v + q @ past
-        return self.out(mixed / x.shape[2]), {"memory": past + k.mT @ v}
+from linearch.evaluator.gates import DEVICE_GATES, GATES, run_gates, run_gates_on_layers
 
 
 def _block_mean(x: Tensor, size: int) -> Tensor:
@@ -52,7 +37,8 @@ class CircularFilter(Honest):
         y, state = super().forward(x, state)
         spectrum = torch.fft.rfft(x, dim=1)
         weights = torch.linspace(1, 0.5, spectrum.shape[1])[:, None]
-        return y + torch.fft.irfft(spectrum * weights, n=x.shape[1], dim=1), state
+        filtered = torch.fft.irfft(spectrum * weights, n=x.shape[1], dim=1)
+        return y + filtered.to(x.dtype), state
 
 
 class NormOverTime(Honest):
@@ -145,7 +131,7 @@ class HiddenState(Honest):
     def forward(self, x, state=None):
         y, state = super().forward(x, state)
         y = y + self.seen
-        self.seen = x.mean()
+        self.seen = x.mean().detach()
         return y, state
 
 
@@ -263,6 +249,8 @@ class RaisesOnOneToken(Honest):
 
 
 FUTURE = {"causality", "prefix", "streaming"}
+ROWS = {"batch", "causality"}
+CALLS = {"replay", "batch", "causality", "prefix", "streaming"}
 CHEATS = [
     (BlockMean64, "causality", FUTURE),
     (BlockMean16, "causality", FUTURE),
@@ -274,13 +262,13 @@ CHEATS = [
     (LeaksInTraining, "causality", {"causality"}),
     (LeaksWhenLong, "causality", FUTURE),
     (LeaksThroughClosedGate, "causality", FUTURE),
-    (BatchNormOverRows, "batch", {"batch", "causality"}),
-    (BatchNormInTraining, "batch", {"batch", "causality"}),
-    (NeighbourRow, "batch", {"batch", "causality"}),
-    (FirstRowForAll, "batch", {"batch", "causality"}),
-    (HiddenState, "replay", {"replay", *GATES} - {"shape", "gradients"}),
-    (RunningAverage, "replay", {"replay", "batch", "causality"}),
-    (NoiseAtEval, "replay", {"replay", *GATES} - {"shape", "gradients"}),
+    (BatchNormOverRows, "batch", ROWS),
+    (BatchNormInTraining, "batch", ROWS),
+    (NeighbourRow, "batch", ROWS),
+    (FirstRowForAll, "batch", ROWS),
+    (HiddenState, "replay", {*CALLS, "stability"}),
+    (RunningAverage, "replay", {*ROWS, "replay", "buffers"}),
+    (NoiseAtEval, "replay", CALLS),
     (LengthScaled, "prefix", {"prefix", "streaming"}),
     (GrowingCache, "streaming", {"streaming"}),
     (ChangingKeys, "streaming", {"streaming"}),
@@ -288,13 +276,13 @@ CHEATS = [
     (ViewOfLongStorage, "streaming", {"streaming"}),
     (ForgetsBetweenPieces, "streaming", {"streaming"}),
     (CoarseState, "streaming", {"streaming"}),
-    (StateIsATensor, "streaming", {"streaming"}),
+    (StateIsATensor, "shape", set(GATES) - {"cost"}),
     (UnusedParameter, "gradients", {"gradients"}),
     (DeadWeight, "gradients", {"gradients"}),
-    (InfiniteGradient, "gradients", {"gradients"}),
+    (InfiniteGradient, "gradients", {"gradients", "stability"}),
     (NotANumber, "shape", {"shape", "streaming"}),
     (TooNarrow, "shape", set(GATES)),
-    (DoublePrecision, "shape", set(GATES) - {"gradients"}),
+    (DoublePrecision, "shape", set(GATES) - {"gradients", "cost"}),
     (RaisesOnOneToken, "shape", {"shape", "prefix", "streaming"}),
 ]
 
@@ -302,24 +290,33 @@ CHEATS = [
 @pytest.mark.parametrize(
     ("cheat", "first", "failing"), CHEATS, ids=[cheat.__name__ for cheat, *_ in CHEATS]
 )
-def test_a_cheat_fails_the_gate_made_for_it_and_passes_without(
-    cheat, first, failing, make_probe, config
-):
-    results = run_gates(make_probe(cheat), config, seed=11)
+def test_a_cheat_fails_the_gate_made_for_it_and_passes_without(cheat, first, failing, make_probe):
+    check_cheat(lambda: make_probe(cheat), first, failing)
 
-    assert results[-1].gate == first
-    assert not results[-1].passed
-    assert results[-1].reason.endswith(".")
-    alone = {
-        name
-        for name, gate in GATES.items()
-        if not run_gates(make_probe(cheat), config, seed=11, gates={name: gate})[0].passed
-    }
-    assert alone == failing
+
+@pytest.mark.parametrize(
+    ("cheat", "first"),
+    [
+        (BlockMean64, "causality"),
+        (CircularFilter, "causality"),
+        (NextTokenCopy, "causality"),
+        (LeaksInTraining, "causality"),
+        (NeighbourRow, "batch"),
+        (BatchNormInTraining, "batch"),
+        (HiddenState, "replay"),
+        (LengthScaled, "prefix"),
+        (ForgetsBetweenPieces, "streaming"),
+    ],
+)
+def test_a_cheat_is_caught_in_bfloat16_too(cheat, first, make_probe, config):
+    found = run_gates(make_probe(cheat, precision="bf16"), config, 11, DEVICE_GATES)[-1]
+
+    assert (found.gate, found.passed) == (first, False)
 
 
 def test_a_leak_behind_a_closed_gate_passes_without_jitter(make_probe, config):
-    results = run_gates(make_probe(LeaksThroughClosedGate, jitter=0.0), config, seed=11)
+    untouched = make_probe(LeaksThroughClosedGate, train=lambda mixer: None)
+    results = run_gates(untouched, config, seed=11)
 
     assert all(result.passed for result in results)
 

@@ -42,14 +42,15 @@ for fd in range(3, 64):
 
 
 def _build(child: Child, source: str) -> None:
-    child.call("load", {"source": source})
+    child.call("load", {"source": source, "convention": "linearch"})
     child.call("build", {"model": _MODEL, "seed": 0})
 
 
 def _hidden(child: Child, source: str) -> torch.Tensor:
     _build(child, source)
     tokens = torch.zeros(1, 4, dtype=torch.int64)
-    return child.call("hidden", {"precision": "fp32"}, {"tokens": tokens}).tensors["hidden"]
+    asked = {"precision": "fp32", "train": False}
+    return child.call("hidden", asked, {"tokens": tokens}).tensors["hidden"]
 
 
 def _failure(sandbox: Sandbox, limits: Limits, source: str) -> ChildFailed:
@@ -86,6 +87,7 @@ def test_an_honest_candidate_answers(
 def test_an_endless_loop_is_cut_at_the_deadline(
     place: str, sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
 ) -> None:
+    assert sandbox.containment.level != "process"  # the zygote is up before the clock starts
     ignoring = "for s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)\nwhile True: pass"
     started = time.monotonic()
     failure = _failure(sandbox, replace(limits, wall_s=0.7), hostile_source(**{place: ignoring}))
@@ -158,7 +160,7 @@ def test_shared_memory_counts_as_memory(
 
 
 def test_a_fork_bomb_is_ended_with_all_its_processes(
-    sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
+    compile_sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
 ) -> None:
     bomb = """
     for i in range(60):
@@ -167,7 +169,8 @@ def test_a_fork_bomb_is_ended_with_all_its_processes(
             time.sleep(60)
     time.sleep(60)
     """
-    failure = _failure(sandbox, replace(limits, processes=20), hostile_source(forward=bomb))
+    few = replace(limits, processes=20)
+    failure = _failure(compile_sandbox, few, hostile_source(forward=bomb))
     assert (failure.kind, "processes" in failure.message) == ("protocol", True)
 
 
@@ -186,7 +189,7 @@ def test_a_thread_bomb_is_ended(
 
 
 def test_a_daemon_does_not_outlive_its_candidate(
-    sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
+    compile_sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
 ) -> None:
     daemon = """
     if os.fork() == 0:
@@ -197,28 +200,29 @@ def test_a_daemon_does_not_outlive_its_candidate(
         os._exit(0)
     os.wait()
     """
-    with sandbox.spawn(limits) as child:
+    with compile_sandbox.spawn(limits) as child:
         _build(child, hostile_source(top=daemon))
-        pids = _below(sandbox)
+        pids = _below(compile_sandbox)
     assert len(pids) == 2  # the child, and the daemon that the zygote has adopted
     assert str(pids[1]) in child.printed
     assert not any(_is_alive(pid) for pid in pids)
 
 
 def test_nothing_of_the_supervisors_environment_reaches_the_child(
-    sandbox: Sandbox, limits: Limits, hostile_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, limits: Limits, hostile_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "canary-value")
-    sandbox.close()  # the next zygote starts with the canary beside it
     spill = """
-    print(dict(os.environ), sys.argv)
-    for pid in (os.getpid(), os.getppid()):
-        print(open(f"/proc/{pid}/environ").read())
+    print(dict(os.environ), sys.argv, open("/proc/self/environ").read())
     """
-    with sandbox.spawn(limits) as child:
+    # With nothing that keeps it from looking: there is nothing to be found.
+    with (
+        Sandbox(tmp_path, without=frozenset({"landlock", "namespaces"})) as sandbox,
+        sandbox.spawn(limits) as child,
+    ):
         _hidden(child, hostile_source(top=spill))
         child.close()
-    assert "LANG" in child.printed
+    assert child.printed.count("LANG") == 2
     assert "canary" not in child.printed
 
 
@@ -240,14 +244,26 @@ def test_a_file_of_training_data_is_open_and_nothing_else_of_ours(
 
 
 def test_a_dead_zygote_is_the_machinerys_fault_and_is_replaced(
+    tmp_path: Path, limits: Limits, hostile_source: MakeSource
+) -> None:
+    kill = hostile_source(forward="os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)")
+    with Sandbox(tmp_path, without=frozenset({"landlock", "seccomp"})) as sandbox:
+        with sandbox.spawn(limits) as child, pytest.raises(SandboxFault):
+            _hidden(child, kill)
+        with sandbox.spawn(limits) as child:
+            assert _hidden(child, hostile_source()).isfinite().all()
+
+
+def test_a_zygote_cannot_be_killed_from_below(
     sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
 ) -> None:
-    with sandbox.spawn(limits) as child, pytest.raises(SandboxFault):
-        _hidden(
-            child, hostile_source(forward="os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)")
-        )
-    with sandbox.spawn(limits) as child:
-        assert _hidden(child, hostile_source()).isfinite().all()
+    kill = hostile_source(forward="os.kill(os.getppid(), signal.SIGKILL)")
+    zygote = sandbox.zygote_pid
+    with sandbox.spawn(limits) as child, pytest.raises(ChildFailed, match="PermissionError"):
+        _hidden(child, kill)
+    assert sandbox.zygote_pid == zygote
+    assert zygote is not None
+    assert _is_alive(zygote)
 
 
 def test_the_scratch_folder_goes_with_its_child(
@@ -256,6 +272,6 @@ def test_the_scratch_folder_goes_with_its_child(
     nest = "print(os.getcwd())\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')"
     with sandbox.spawn(limits) as child:
         with pytest.raises(ChildFailed, match="deep"):
-            child.call("load", {"source": hostile_source(top=nest)})
+            _build(child, hostile_source(top=nest))
         child.close()
     assert not os.path.exists(child.printed.strip())

@@ -18,9 +18,9 @@ from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.processes import tree_below
 from linearch.evaluator.sandbox.supervisor import Sandbox
 
-sandbox = Sandbox(Path(sys.argv[1]))
+sandbox = Sandbox(Path(sys.argv[1]), profile="compile")
 child = sandbox.spawn(Limits(wall_s=60, memory_bytes=512 * MIB))
-child.call("load", {"source": Path(sys.argv[2]).read_text()})
+child.call("load", {"source": Path(sys.argv[2]).read_text(), "convention": "linearch"})
 print(sandbox.zygote_pid, *tree_below(sandbox.zygote_pid, 9), flush=True)
 child.call("build", {"model": {"vocab_size": 8, "d_model": 8, "n_layers": 1, "n_heads": 1,
                                "mlp_width": 8}, "seed": 0})

@@ -1,0 +1,44 @@
+"""Too good to be true: scores that put an architecture into quarantine instead of first place.
+
+An alarm proves nothing. It keeps a number out of the ranking until an audit has looked at it, for
+in every published case of a search fooled by its candidates the score itself was the first sign.
+"""
+
+from __future__ import annotations
+
+import lzma
+
+# Of a larger text a part is compressed: a few seconds' work, and more would lower the bound little.
+_MOST_BYTES = 8 << 20
+
+
+def lzma_bits_per_byte(text: bytes) -> float:
+    """What xz makes of a byte of `text`, or of its first 8 MiB, with no model of it beforehand."""
+    part = text[:_MOST_BYTES]
+    return 8 * len(lzma.compress(part, preset=9)) / len(part)
+
+
+def text_alarm(val_bpb: float, lzma_bpb: float) -> str | None:
+    """Why a score on validation text is suspicious by itself, or None.
+
+    xz sees all of the text at once, with copies far apart, and a small model one short window.
+    """
+    if val_bpb >= lzma_bpb:
+        return None
+    return (
+        f"{val_bpb:.3f} bits per byte are fewer than the {lzma_bpb:.3f} that xz needs for the same "
+        "validation text"
+    )
+
+
+def rival_alarm(
+    val_bpb: float, rung: int, baseline: str, baseline_bpb: float, share: float
+) -> str | None:
+    """Why a score is suspicious beside the best baseline's of the same rung, or None."""
+    lead = 1 - val_bpb / baseline_bpb
+    if lead <= share:
+        return None
+    return (
+        f"{val_bpb:.3f} bits per byte at rung {rung} are {lead:.0%} below the best baseline's "
+        f"{baseline_bpb:.3f} ({baseline}), and {share:.0%} are believed unseen"
+    )

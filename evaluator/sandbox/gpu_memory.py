@@ -1,0 +1,74 @@
+"""How much GPU memory processes hold, as the driver tells anyone who asks: NVML through ctypes.
+
+torch's own limit is kept by the process that it limits; this one is seen from outside, by process.
+Starts no CUDA. Where the driver numbers processes otherwise, as in some containers, it sees none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+_MAX_PROCESSES = 1024
+
+
+class _ProcessInfo(ctypes.Structure):
+    _fields_ = (
+        ("pid", ctypes.c_uint),
+        ("used_bytes", ctypes.c_ulonglong),
+        ("gpu_instance", ctypes.c_uint),
+        ("compute_instance", ctypes.c_uint),
+    )
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_ulonglong) for name in ("total", "free", "used"))
+
+
+def gpu_memory_bytes(pids: Collection[int]) -> int | None:
+    """What these processes hold on all GPUs together; None where the driver does not tell."""
+    found = None
+    for gpu in _gpus():
+        n_processes = ctypes.c_uint(_MAX_PROCESSES)
+        processes = (_ProcessInfo * _MAX_PROCESSES)()
+        status = _driver().nvmlDeviceGetComputeRunningProcesses_v3(
+            gpu, ctypes.byref(n_processes), processes
+        )
+        if status == 0:
+            held = (p.used_bytes for p in processes[: n_processes.value] if p.pid in pids)
+            found = (found or 0) + sum(held)
+    return found
+
+
+def largest_gpu_bytes() -> int | None:
+    """All memory of the largest GPU; None without one."""
+    totals = []
+    for gpu in _gpus():
+        memory = _Memory()
+        if _driver().nvmlDeviceGetMemoryInfo(gpu, ctypes.byref(memory)) == 0:
+            totals.append(int(memory.total))
+    return max(totals, default=None)
+
+
+@cache
+def _driver() -> Any:
+    """NVML, started for good; None where there is no driver."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    return library if library.nvmlInit_v2() == 0 else None
+
+
+@cache
+def _gpus() -> tuple[ctypes.c_void_p, ...]:
+    driver = _driver()
+    count = ctypes.c_uint(0)
+    if driver is None or driver.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+        return ()
+    gpus = tuple(ctypes.c_void_p() for _ in range(count.value))
+    for index, gpu in enumerate(gpus):
+        driver.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(gpu))
+    return gpus

@@ -1,0 +1,194 @@
+"""Which system calls this process and all it starts may make: a filter that the kernel runs.
+
+A list of what is refused, with EPERM; a call by another architecture's table ends the process. It
+is built by hand, since a library for it would have to be installed beside pip. It holds for every
+thread, those of CUDA included. Two profiles: `strict` has one process, `compile` may start others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import platform
+import struct
+from typing import Literal
+
+from .kernel import LayerMissing, system_call
+from .syscall_numbers import NUMBERS
+
+Profile = Literal["strict", "compile"]
+
+# Landlock leaves these open for any file of the same user.
+_FILE_FACTS = """chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat setxattr lsetxattr
+    fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat utime utimes futimesat
+    utimensat file_setattr truncate link linkat symlink symlinkat mknod mknodat name_to_handle_at
+    open_by_handle_at inotify_add_watch fanotify_init fanotify_mark"""
+_OTHER_PROCESSES = """tkill rt_sigqueueinfo rt_tgsigqueueinfo ptrace process_vm_readv
+    process_vm_writev process_madvise process_mrelease kcmp pidfd_open pidfd_getfd
+    pidfd_send_signal setpriority ioprio_set sched_setattr sched_setparam sched_setscheduler
+    migrate_pages move_pages perf_event_open"""
+_SOCKETS = """socket socketpair connect bind listen accept accept4 sendmsg sendmmsg recvmsg
+    recvmmsg"""
+# Memory and messages that outlive the process or that its measured memory does not show.
+_SHARED_MEMORY = """memfd_create memfd_secret shmget shmat shmctl shmdt semget semop semctl
+    semtimedop msgget msgsnd msgrcv msgctl mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify
+    mq_getsetattr"""
+_KERNEL = """bpf userfaultfd io_uring_setup io_uring_enter io_uring_register io_setup io_submit
+    add_key request_key keyctl seccomp lsm_set_self_attr init_module finit_module delete_module
+    kexec_load kexec_file_load reboot syslog sethostname setdomainname settimeofday clock_settime
+    clock_adjtime adjtimex vhangup iopl ioperm modify_ldt lookup_dcookie splice tee vmsplice acct
+    quotactl quotactl_fd swapon swapoff personality unshare setns chroot pivot_root mount umount2
+    fsopen fsmount fsconfig fspick move_mount open_tree open_tree_attr mount_setattr setuid setgid
+    setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset"""
+_NEW_PROCESSES = "fork vfork execve execveat"
+
+_REFUSED_PRCTL = (
+    1,  # PR_SET_PDEATHSIG
+    4,  # PR_SET_DUMPABLE
+    22,  # PR_SET_SECCOMP
+    35,  # PR_SET_MM
+    36,  # PR_SET_CHILD_SUBREAPER
+    59,  # PR_SET_SYSCALL_USER_DISPATCH
+    62,  # PR_SCHED_CORE
+    0x59616D61,  # PR_SET_PTRACER
+)
+# Signals to others by way of a file, leases on files of others, large pipes.
+_REFUSED_FCNTL = (8, 10, 15, 1024, 1026, 1031)
+_REFUSED_IOCTL = (
+    0x5412,  # TIOCSTI
+    0x541C,  # TIOCLINUX
+    0x8901,  # FIOSETOWN
+    0x8902,  # SIOCSPGRP
+    0x40086602,  # FS_IOC_SETFLAGS
+    0x401C5820,  # FS_IOC_FSSETXATTR
+)
+_CLONE_THREAD = 0x10000
+_CLONE_INTO_NAMESPACES = 0x7E020000
+_O_ACCMODE_AND_TRUNC, _O_TRUNC = 0o1003, 0o1000
+_O_TMPFILE = 0o20000000
+
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+_X32 = 0x40000000
+_FIRST_UNKNOWN = 470  # calls younger than this table
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_SET_MODE_FILTER = 1
+# To all threads at once, and without the slow-down that older kernels add against side channels.
+_TSYNC_AND_SPEC_ALLOW = 0b101
+
+_Code = list[tuple[int, int, int, int]]  # operation, jump if true, jump if false, constant
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+
+def restrict_calls(profile: Profile, own_pid: int, *, signals_are_scoped: bool) -> None:
+    """Confines this process for good. Needs no_new_privs or CAP_SYS_ADMIN; raises LayerMissing.
+
+    `signals_are_scoped`: Landlock keeps signals inside already, so a compiler's may be sent.
+    """
+    if platform.machine() not in _ARCHITECTURES:
+        raise LayerMissing(f"no table of system calls for {platform.machine()}")
+    code = filter_code(profile, own_pid, signals_are_scoped=signals_are_scoped)
+    packed = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+    program = _Program(len(code), packed)
+    number = 317 if platform.machine() == "x86_64" else 277
+    try:
+        other = system_call(number, _SET_MODE_FILTER, _TSYNC_AND_SPEC_ALLOW, ctypes.byref(program))
+    except OSError as error:
+        raise LayerMissing(f"the kernel refused the seccomp filter: {error.strerror}") from None
+    if other:
+        raise LayerMissing(f"thread {other} could not be confined by seccomp")
+
+
+def filter_code(profile: Profile, own_pid: int, *, signals_are_scoped: bool) -> _Code:
+    """The filter for this machine's architecture."""
+    architecture, column = _ARCHITECTURES[platform.machine()]
+    code = [
+        (_LOAD, 0, 0, 4),
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, 0),
+        (_AT_LEAST, 0, 1, _X32),
+        (_RETURN, 0, 0, _KILL),
+        (_AT_LEAST, 0, 1, _FIRST_UNKNOWN),
+        _errno(errno.ENOSYS),
+    ]
+    for name, verdict in _verdicts(profile, own_pid, signals_are_scoped).items():
+        number = NUMBERS[name][column]
+        if number is not None:
+            code += [(_EQUAL, 0, len(verdict), number), *verdict]
+    return [*code, _allow()]
+
+
+def _verdicts(profile: Profile, own_pid: int, signals_are_scoped: bool) -> dict[str, _Code]:
+    refused = f"{_FILE_FACTS} {_OTHER_PROCESSES} {_SOCKETS} {_SHARED_MEMORY} {_KERNEL}"
+    if profile == "strict":
+        refused += f" {_NEW_PROCESSES}"
+    verdicts: dict[str, _Code] = {name: [_errno(errno.EPERM)] for name in refused.split()}
+    # Flags in memory cannot be looked at: libraries take these two as missing and use the elder.
+    verdicts |= {name: [_errno(errno.ENOSYS)] for name in ("clone3", "openat2")}
+    own = (0, own_pid)
+    verdicts |= {
+        "open": _open_with_flags(1),
+        "openat": _open_with_flags(2),
+        "sendto": _allow_without_address(4),  # our own channel is written with it
+        "prctl": _refuse(0, _REFUSED_PRCTL),
+        "fcntl": _refuse(1, _REFUSED_FCNTL),
+        "ioctl": _refuse(1, _REFUSED_IOCTL),
+        "prlimit64": _allow_only(0, own),
+        "sched_setaffinity": _allow_only(0, own),
+    }
+    if profile == "strict":
+        verdicts["clone"] = _allow_with_flag(0, _CLONE_THREAD)
+    else:
+        verdicts["clone"] = _refuse_with_flag(0, _CLONE_INTO_NAMESPACES)
+    if profile == "strict" or not signals_are_scoped:
+        verdicts |= {"kill": _allow_only(0, own), "tgkill": _allow_only(0, (own_pid,))}
+    return verdicts
+
+
+def _allow() -> tuple[int, int, int, int]:
+    return (_RETURN, 0, 0, _ALLOW)
+
+
+def _errno(code: int) -> tuple[int, int, int, int]:
+    return (_RETURN, 0, 0, _ERRNO | code)
+
+
+def _argument(index: int, *, high: bool = False) -> tuple[int, int, int, int]:
+    return (_LOAD, 0, 0, 16 + 8 * index + (4 if high else 0))
+
+
+def _allow_only(index: int, values: tuple[int, ...]) -> _Code:
+    tests = [step for v in values for step in ((_EQUAL, 0, 1, v), _allow())]
+    return [_argument(index), *tests, _errno(errno.EPERM)]
+
+
+def _refuse(index: int, values: tuple[int, ...]) -> _Code:
+    tests = [step for v in values for step in ((_EQUAL, 0, 1, v), _errno(errno.EPERM))]
+    return [_argument(index), *tests, _allow()]
+
+
+def _open_with_flags(index: int) -> _Code:
+    """No file without a name, which nobody could count; and Landlock before ABI 3 lets a file be
+    emptied by whoever may read it.
+    """
+    nameless = [_argument(index), (_ANY_BIT, 0, 1, _O_TMPFILE), _errno(errno.EPERM)]
+    emptied = [(_AND, 0, 0, _O_ACCMODE_AND_TRUNC), (_EQUAL, 0, 1, _O_TRUNC), _errno(errno.EPERM)]
+    return [*nameless, *emptied, _allow()]
+
+
+def _allow_with_flag(index: int, flags: int) -> _Code:
+    return [_argument(index), (_ANY_BIT, 0, 1, flags), _allow(), _errno(errno.EPERM)]
+
+
+def _refuse_with_flag(index: int, flags: int) -> _Code:
+    return [_argument(index), (_ANY_BIT, 0, 1, flags), _errno(errno.EPERM), _allow()]
+
+
+def _allow_without_address(index: int) -> _Code:
+    low = [_argument(index), (_EQUAL, 0, 3, 0)]
+    high = [_argument(index, high=True), (_EQUAL, 0, 1, 0)]
+    return [*low, *high, _allow(), _errno(errno.EPERM)]

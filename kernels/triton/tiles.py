@@ -1,0 +1,66 @@
+"""What the Triton kernels share: loads and stores of [rows, columns] tiles, products."""
+
+from __future__ import annotations
+
+import os
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def power_of_two(x):
+    """2^x in float32, 0 below 2^-126: `tl.exp2` takes five instructions more over smaller ones."""
+    if _INTERPRETED:
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise(
+        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def not_hoisted(rows, rows_left):
+    """rows, for rows_left above 0, in a form that is computed anew in each turn of a loop.
+
+    The compiler would otherwise keep every mask and offset made of them in registers throughout.
+    """
+    return rows + tl.minimum(rows_left, 0)
+
+
+@triton.jit
+def load_tile(base, rows, columns, stride, rows_left, width, EVEN: tl.constexpr):
+    """[R, D] at base, 0 outside; columns are adjacent in memory."""
+    mask = rows[:, None] < rows_left
+    if not EVEN:
+        mask = mask & (columns[None, :] < width)
+    return tl.load(base + rows[:, None] * stride + columns[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def store_tile(base, x, rows, columns, stride, rows_left, width, EVEN: tl.constexpr):
+    mask = rows[:, None] < rows_left
+    if not EVEN:
+        mask = mask & (columns[None, :] < width)
+    x = x.to(base.dtype.element_ty)
+    tl.store(base + rows[:, None] * stride + columns[None, :], x, mask=mask)
+
+
+@triton.jit
+def load_last_row(base, columns, stride, rows_left, row, width):
+    """Row `row` of a tile, or its last one inside, [D]."""
+    row = tl.minimum(row, rows_left - 1)
+    return tl.load(base + row * stride + columns, mask=columns < width, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def product(a, b, PRECISION: tl.constexpr):
+    return tl.dot(a, b, input_precision=PRECISION)
+
+
+@triton.jit
+def row_of(x, rows, row):
+    """Row `row` of x [R, D] in float32."""
+    return tl.sum(tl.where(rows[:, None] == row, x.to(tl.float32), 0.0), 0)

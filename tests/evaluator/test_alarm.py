@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from linearch.evaluator.alarm import lzma_bits_per_byte, rival_alarm, text_alarm
+
+
+def test_text_without_order_takes_its_entropy_and_repetition_next_to_nothing() -> None:
+    rng = random.Random(0)
+    letters = bytes(rng.choices(b"abcdefghijklmnop", k=1 << 16))
+    assert lzma_bits_per_byte(letters) == pytest.approx(4.0, rel=0.15)  # 16 letters: 4 bits
+    assert lzma_bits_per_byte(bytes(1 << 16)) < 0.05
+
+
+def test_a_score_below_what_xz_reaches_sets_the_alarm_off_with_both_numbers() -> None:
+    alarm = text_alarm(0.31, 1.63)
+    assert alarm is not None
+    assert "0.310" in alarm
+    assert "1.630" in alarm
+    assert text_alarm(1.63, 1.63) is None
+
+
+def test_a_lead_beyond_the_share_sets_the_alarm_off_and_one_within_it_does_not() -> None:
+    alarm = rival_alarm(2.0, 1, "gated_deltanet", 2.5, 0.15)
+    assert alarm is not None
+    assert "20% below" in alarm
+    assert "gated_deltanet" in alarm
+    assert rival_alarm(2.2, 1, "gated_deltanet", 2.5, 0.15) is None
+    assert rival_alarm(2.9, 1, "gated_deltanet", 2.5, 0.15) is None

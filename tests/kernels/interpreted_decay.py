@@ -1,0 +1,86 @@
+"""Run with TRITON_INTERPRET=1 by test_triton_interpreted: chunk_decay's errors by case, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import deterministic
+
+from linearch.kernels import chunk_decay
+
+FLOAT64 = torch.float64
+# name: (tokens, K, V, kind of gate or None, its values, other options)
+CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
+    "two tokens": (2, 16, 16, None, "0", {}),
+    "no gate, uneven sizes": (70, 20, 72, None, "0", {}),
+    "constant": (65, 16, 16, "constant", "mild", {}),
+    "scalar, mixed": (70, 16, 24, "scalar", "mixed", {}),
+    "scalar, -20": (65, 16, 16, "scalar", "-20", {}),
+    "scalar, over two saved states": (570, 16, 16, "scalar", "mild", {}),
+    "channel, mild": (70, 24, 16, "channel", "mild", {}),
+    "channel, mixed": (65, 16, 16, "channel", "mixed", {}),
+    "channel, tiles of K and V": (66, 80, 72, "channel", "mild", {}),
+    "bonus": (65, 16, 16, "channel", "mild", {"bonus": True}),
+    "normalised": (65, 16, 16, "scalar", "mild", {"normalise": True}),
+    "grouped values": (65, 16, 16, "scalar", "mild", {"groups": 2}),
+    "the output alone": (65, 16, 16, "scalar", "mild", {"final": False}),
+}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    # Memory not yet written is NaN, so that a place a kernel leaves out is seen.
+    deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    print(json.dumps({name: errors(*case) for name, case in CASES.items()}))
+
+
+def errors(
+    length: int, key_dim: int, value_dim: int, kind: str | None, gate: str, options: dict[str, Any]
+) -> dict[str, float]:
+    torch.manual_seed(0)
+    groups, normalise = options.get("groups", 1), options.get("normalise", False)
+    final = options.get("final", True)
+    x = {
+        "q": torch.randn(1, length, 1, key_dim).abs() + 0.1,
+        "k": torch.randn(1, length, 1, key_dim).abs() + 0.1,
+        "v": torch.randn(1, length, groups, value_dim),
+        "initial_state": torch.rand(1, groups, key_dim, value_dim + normalise) + 0.1,
+    }
+    if kind is not None:
+        shapes = {"constant": (1,), "scalar": (1, length, 1), "channel": (1, length, 1, key_dim)}
+        x["log_decay"] = log_decay_of(gate, shapes[kind])
+    if options.get("bonus"):
+        x["bonus"] = torch.randn(1, key_dim)
+    wanted = results({n: t.double() for n, t in x.items()}, "naive", normalise, final)
+    got = results(x, "triton", normalise, final)
+    return {name: relative_error(got[name], wanted[name]) for name in wanted}
+
+
+def results(x: dict[str, Tensor], form: Any, normalise: bool, final: bool) -> dict[str, Tensor]:
+    inputs = {name: t.clone().requires_grad_() for name, t in x.items()}
+    o, state = chunk_decay(**inputs, normalise=normalise, form=form)
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(t.shape, generator=generator).to(t) for t in (o, state)]
+    loss = (o * weights[0]).sum() + ((state * weights[1]).sum() if final else 0)
+    loss.backward()
+    return {"o": o, "state": state} | {f"d{n}": t.grad for n, t in inputs.items()}
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    norm = wanted.double().norm().item()
+    return (got.double() - wanted.double()).norm().item() / (norm if norm > 0 else 1.0)
+
+
+def log_decay_of(kind: str, shape: tuple[int, ...]) -> Tensor:
+    chance = torch.rand(shape)
+    if kind == "mixed":
+        return torch.where(chance < 0.6, torch.where(chance < 0.3, -20.0, 0.0), -chance)
+    return -0.3 * chance if kind == "mild" else torch.full(shape, float(kind))
+
+
+if __name__ == "__main__":
+    main()

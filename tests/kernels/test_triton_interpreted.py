@@ -1,0 +1,45 @@
+"""The Triton forms run by Triton's interpreter on a CPU, at tiny sizes, against the loops."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from linearch.kernels import chunk_decay
+from linearch.kernels.forms import force_form
+
+SCRIPT = Path(__file__).parent / "interpreted_decay.py"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_the_interpreted_kernels_equal_the_loop() -> None:
+    """In a process of its own: Triton decides whether to interpret as it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", SCRIPT],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    errors = json.loads(done.stdout)
+    wrong = {name: e for name, e in errors.items() if not all(x < 1e-5 for x in e.values())}
+    assert len(errors) == 13
+    assert not wrong
+
+
+def test_a_cpu_takes_triton_neither_by_itself_nor_on_demand() -> None:
+    q, k, v = torch.randn(3, 1, 40, 2, 4).unbind()
+    with pytest.raises(ValueError, match="form is 'triton', which this call does not have"):
+        chunk_decay(q, k, v, form="triton")
+    chunked, _ = chunk_decay(q, k, v, form="chunked")
+    with force_form("triton"):
+        assert torch.equal(chunk_decay(q, k, v)[0], chunked)
+    assert torch.equal(chunk_decay(q, k, v)[0], chunked)
