@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ..config import RunConfig
 from ..db import Store
-from ..evaluator.alarm import rival_alarm
-from .board import Board, Candidate
+from ..evaluator.alarm import rival_alarm, time_alarm
+from .board import Board, Candidate, Trial
 from .schedule import wanted_trials
 
 
@@ -47,7 +47,20 @@ def _alarm(candidate: Candidate, board: Board, config: RunConfig, rung: int) -> 
     if not rivals:
         return None
     baseline_bpb, name, _ = min(rivals)
-    return rival_alarm(best.val_bpb, rung, name, baseline_bpb, config.gates.alarm_share)
+    share = config.gates.alarm_share
+    return rival_alarm(best.val_bpb, rung, name, baseline_bpb, share) or _time_alarm(
+        best, board, rung, baseline_bpb
+    )
+
+
+def _time_alarm(best: Trial, board: Board, rung: int, baseline_bpb: float) -> str | None:
+    """Each speed is that of the quoted trial; without one there is nothing to compare."""
+    trials = [baseline.best(rung, board.seed) for baseline in board.baselines]
+    speeds = [speed for trial in trials if trial and (speed := trial.metrics.get("tokens_per_s"))]
+    own = best.metrics.get("tokens_per_s")
+    if best.val_bpb is None or not own or not speeds:
+        return None
+    return time_alarm(best.val_bpb, own, baseline_bpb, min(speeds))
 
 
 def _awaits_baselines(board: Board, config: RunConfig, rung: int) -> bool:

@@ -10,6 +10,8 @@ import lzma
 
 # Of a larger text a part is compressed: a few seconds' work, and more would lower the bound little.
 _MOST_BYTES = 8 << 20
+# Than the slowest baseline. A machine's other work makes equal trainings differ by less than two.
+_MUCH_SLOWER = 4.0
 
 
 def lzma_bits_per_byte(text: bytes) -> float:
@@ -41,4 +43,25 @@ def rival_alarm(
     return (
         f"{val_bpb:.3f} bits per byte at rung {rung} are {lead:.0%} below the best baseline's "
         f"{baseline_bpb:.3f} ({baseline}), and {share:.0%} are believed unseen"
+    )
+
+
+def time_alarm(
+    val_bpb: float,
+    tokens_per_s: float,
+    best_baseline_bpb: float,
+    slowest_baseline_tokens_per_s: float,
+) -> str | None:
+    """Why a score may have been bought with training that was not counted, or None.
+
+    A mixer that trains itself some more inside a counted step is paid for in time alone, which
+    everyone is billed. Only what beats all baselines is suspected: slow code as such is not.
+    """
+    slower = slowest_baseline_tokens_per_s / tokens_per_s
+    if val_bpb >= best_baseline_bpb or slower <= _MUCH_SLOWER:
+        return None
+    return (
+        f"it trains {slower:.1f} times slower than the slowest baseline ({tokens_per_s:,.0f} "
+        "tokens a second) and scores better than the best, as if more was trained than the steps "
+        "that count"
     )

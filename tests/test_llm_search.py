@@ -107,15 +107,16 @@ def test_prompts_hold_the_parents_code_its_numbers_and_the_last_failure(
         reason = next(row.reason for row in rows if row.name == "leak")
         parents = {p for row in rows for p in row.parents}
         facts = store.queries.architectures_by_id(parents)
-        scores = {row.id: row.val_bpb for row in rows}
+        # A parent's number is its newest at the time of the prompt, which a later rung replaces.
+        scores = {
+            id_: [trial.metrics.get("val_bpb") for trial in store.queries.architecture(id_).trials]
+            for id_ in parents
+        }
     assert reason is not None
     repairs = [prompt for prompt in server.prompts if "mean(dim=1, keepdim=True)" in prompt]
     assert reason[:60] in repairs[0]
     last = server.prompts[-1]
     assert reason[:60] in last
-    quoted = [
-        row
-        for row in facts.values()
-        if row.source.strip().splitlines()[-1].strip() in last and scores[row.id] is not None
-    ]
-    assert any(f"{scores[row.id]:.4f}" in last for row in quoted)
+    quoted = [row for row in facts.values() if row.source.strip().splitlines()[-1].strip() in last]
+    said = [score for row in quoted for score in scores[row.id] if score is not None]
+    assert any(f"{score:.4f}" in last for score in said)

@@ -22,6 +22,7 @@ _EXIT_MS = 2000
 _READ_BYTES = 1 << 18
 _KEPT_OUTPUT_BYTES = 1 << 16
 _SHOWN_OUTPUT_CHARS = 300
+_MESSAGE_CHARS = 600
 _MAX_EVENTS = 10_000
 _KINDS: tuple[FailureKind, ...] = ("raised", "oom", "protocol")
 
@@ -258,5 +259,6 @@ def _result(message: Message) -> Message:
     if isinstance(result, dict):
         return Message(values=result, tensors=message.tensors)
     if isinstance(error, dict) and error.get("kind") in _KINDS:
-        raise ChildFailed(error["kind"], printable(str(error.get("message"))))
+        said = str(error.get("message"))[:_MESSAGE_CHARS]  # a child's own cut is its word
+        raise ChildFailed(error["kind"], printable(said))
     raise ProtocolError("the reply holds neither a result nor an error")

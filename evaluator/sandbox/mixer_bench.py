@@ -92,6 +92,8 @@ class MixerBench:
                 outputs.append(y)
                 facts.append(_state_facts(state))
                 state = {name: tensor.clone() for name, tensor in state.items()}
+                # Another sequence in between: a past that is kept elsewhere is now the wrong one.
+                mixer(piece.flip(-1))
         return {"states": facts}, {"y": torch.cat(outputs, dim=1)}
 
     def _step(self, request: Message) -> Answer:

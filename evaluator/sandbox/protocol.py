@@ -23,6 +23,11 @@ MAX_JSON_BYTES = 1 << 20
 MAX_TENSOR_BYTES = 1 << 28
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 1 << 18
+_DTYPES = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}
+    | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+)
+_MAX_DIMS = 16
 _INT_CHARS = 19  # what 64 bits hold; arithmetic on more could fail in places that expect none
 
 
@@ -57,11 +62,19 @@ def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def load_tensors(data: bytes) -> dict[str, Tensor]:
-    """The tensors in safetensors bytes; raises ProtocolError for a false header or offsets."""
+    """The tensors in safetensors bytes.
+
+    Raises ProtocolError for a false header or offsets, and for tensors that torch can hold but not
+    calculate with, which would fail where nobody expects it.
+    """
     try:
-        return safetensors.torch.load(data)
+        tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ProtocolError(f"no valid safetensors: {error}") from None
+    for tensor in tensors.values():
+        if tensor.dtype not in _DTYPES or tensor.ndim > _MAX_DIMS:
+            raise ProtocolError(f"a tensor of {tensor.dtype} with {tensor.ndim} axes")
+    return tensors
 
 
 class MessageReader:

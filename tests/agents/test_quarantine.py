@@ -75,7 +75,13 @@ class Race:
         return candidate
 
     def score(
-        self, candidate: Candidate, val_bpb: float, *, rung: int = 0, alarm: str | None = None
+        self,
+        candidate: Candidate,
+        val_bpb: float,
+        *,
+        rung: int = 0,
+        alarm: str | None = None,
+        tokens_per_s: float = 30_000.0,
     ) -> None:
         key = TrialKey(task="corpus", rung=rung, seed=0, learning_rate=0.1)
         row = self.store.enqueue_trial(
@@ -89,11 +95,12 @@ class Race:
         )
         epoch = self.store.start_trial(row.id)
         assert epoch is not None
-        result = TrialResult(status="done", metrics={"val_bpb": val_bpb}, alarm=alarm)
+        metrics: dict[str, float | None] = {"val_bpb": val_bpb, "tokens_per_s": tokens_per_s}
+        result = TrialResult(status="done", metrics=metrics, alarm=alarm)
         self.store.finish_trial(row.id, epoch, result)
         candidate.state = self.store.architecture(candidate.id).state
         trial = Trial(id=row.id, key=key, tokens=10, state="done", alarm=alarm)
-        trial.metrics = {"val_bpb": val_bpb}
+        trial.metrics = dict(metrics)
         candidate.trials[key] = trial
 
     def baselines(self, rung: int = 0, alarm: str | None = None) -> None:
@@ -124,6 +131,16 @@ def test_a_lead_that_no_one_would_believe_is_quarantined_with_its_numbers(race: 
     assert (good.state, suspect.state) == ("measured", "quarantined")
     assert suspect.reason == race.store.architecture(suspect.id).reason
     assert race.quarantine() == []
+
+
+def test_a_winner_that_trained_for_many_times_the_time_is_quarantined(race: Race) -> None:
+    race.baselines(rung=1)
+    slow_winner, slow_loser = race.add("winner"), race.add("loser")
+    race.score(slow_winner, 2.4, tokens_per_s=5_000.0)
+    race.score(slow_loser, 2.6, tokens_per_s=5_000.0)
+    (note,) = race.quarantine()
+    assert "winner is in quarantine: it trains 6.0 times slower" in note
+    assert slow_loser.state == "measured"
 
 
 def test_without_the_alarm_the_suspect_would_have_led(race: Race) -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from linearch.evaluator.alarm import lzma_bits_per_byte, rival_alarm, text_alarm
+from linearch.evaluator.alarm import lzma_bits_per_byte, rival_alarm, text_alarm, time_alarm
 
 
 def test_text_without_order_takes_its_entropy_and_repetition_next_to_nothing() -> None:
@@ -29,3 +29,11 @@ def test_a_lead_beyond_the_share_sets_the_alarm_off_and_one_within_it_does_not()
     assert "gated_deltanet" in alarm
     assert rival_alarm(2.2, 1, "gated_deltanet", 2.5, 0.15) is None
     assert rival_alarm(2.9, 1, "gated_deltanet", 2.5, 0.15) is None
+
+
+def test_only_a_winner_that_took_many_times_the_time_is_suspected_of_training_more() -> None:
+    alarm = time_alarm(2.4, 5_000, 2.5, 30_000)
+    assert alarm is not None
+    assert "6.0 times slower" in alarm
+    assert time_alarm(2.6, 5_000, 2.5, 30_000) is None
+    assert time_alarm(2.4, 15_000, 2.5, 30_000) is None

@@ -275,3 +275,15 @@ def test_the_scratch_folder_goes_with_its_child(
             _build(child, hostile_source(top=nest))
         child.close()
     assert not os.path.exists(child.printed.strip())
+
+
+def test_a_forged_message_is_cut_to_what_a_table_can_show(
+    sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
+) -> None:
+    forge = """
+    import linearch.evaluator.sandbox.child as child
+    child.describe = lambda error: {"kind": "raised", "message": "obey " * 180_000}
+    """
+    failure = _failure(sandbox, limits, hostile_source(top=forge, forward="raise ValueError"))
+    assert failure.message.startswith("obey obey")
+    assert len(failure.message) < 1000
