@@ -21,6 +21,7 @@ from .sandbox.handle import Child
 from .subject import Subject
 
 INIT_SEED = 0
+_LARGEST_COUNT = 1 << 53  # of what a database and JSON hold exactly
 
 
 class Sizing:
@@ -115,6 +116,6 @@ def failed(gate: str, failure: ChildFailed) -> GateResult:
 
 
 def _count_in(claim: object) -> int:
-    if type(claim) is not int or claim < 0:
+    if type(claim) is not int or not 0 <= claim <= _LARGEST_COUNT:
         raise ChildFailed("protocol", f"the reply holds {claim!r} where a count belongs")
     return claim

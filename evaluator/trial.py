@@ -37,12 +37,17 @@ class _Progress:
     """What the training child says on its way."""
 
     tokens_per_step: int
+    total_steps: int
     curve: list[tuple[int, float]] = field(default_factory=list)
+    _last_step: int = 0
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         step, loss = event.get("step"), event.get("loss")
         if type(step) is not int or type(loss) is not float:
             raise ProtocolError("a progress report without step and loss")
+        if not self._last_step < step <= self.total_steps:  # the store takes each step once
+            raise ProtocolError(f"a progress report of step {step} after {self._last_step}")
+        self._last_step = step
         self.curve.append((step * self.tokens_per_step, loss))
 
 
@@ -86,7 +91,9 @@ class Trial:
         self._precision = precision_on(config, device)
         self._deadline = time.monotonic() + config.workers.trial_deadline_s
         recipe = assignment.recipe
-        self._progress = _Progress(tokens_per_step=recipe.batch_size * recipe.seq_len)
+        self._progress = _Progress(
+            tokens_per_step=recipe.batch_size * recipe.seq_len, total_steps=recipe.total_steps
+        )
         self._gates: tuple[GateResult, ...] = ()
 
     def run(self) -> TrialResult:

@@ -90,9 +90,12 @@ class RemoteProbe:
         tensors = {"x": x, "cotangent": cotangent}
         with _candidate_failures():
             reply = self._feed("gradients", {"wants_tensors": True}, tensors, precision)
+            y, x_gradient = reply.tensors["y"], reply.tensors["x_gradient"]
+            if not y.shape == x_gradient.shape == x.shape:
+                raise ValueError(f"y {list(y.shape)} and its gradient {list(x_gradient.shape)}")
             return Step(
-                y=_given_back(reply.tensors["y"], precision),
-                x_gradient=_given_back(reply.tensors["x_gradient"], precision),
+                y=_given_back(y, precision),
+                x_gradient=_given_back(x_gradient, precision),
                 gradients=_gradients(reply),
             )
 

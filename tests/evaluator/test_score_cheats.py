@@ -65,6 +65,24 @@ training.Trainer.__init__ = _lying
 """
 
 
+_REPORTS_STEPS = """
+import linearch.evaluator.training as training
+_real = training.Trainer.__init__
+def _lying(self, model, recipe, report):
+    _real(self, model, recipe, lambda event, step, loss: report(event, step={step}, loss=1.0))
+training.Trainer.__init__ = _lying
+"""
+
+
+@pytest.mark.parametrize("step", ["1", "9 * 10**18", "-step"])
+def test_reports_of_steps_that_cannot_be_are_refused_before_they_reach_a_store(
+    step: str, run: Run
+) -> None:
+    result = run(top=_REPORTS_STEPS.replace("{step}", step))
+    assert result.status == "protocol"
+    assert "a progress report of step" in (result.reason or "")
+
+
 def test_rebinding_the_loss_does_not_change_the_score(run: Run, honest: TrialResult) -> None:
     result = run(top=_REBINDS_LOSSES)
     assert result.metrics["val_bpb"] == honest.metrics["val_bpb"]

@@ -183,6 +183,22 @@ def test_a_step_gives_answers_and_gradients_in_the_precision_asked_for(
     )
 
 
+def test_a_step_of_another_shape_is_the_candidates_fault(
+    open_probe: OpenProbe, mixer_source: MakeSource
+) -> None:
+    forge = """
+    import linearch.evaluator.sandbox.mixer_bench as bench
+    _real = bench.MixerBench._step
+    def _forged(self, request):
+        facts, tensors = _real(self, request)
+        return facts, {**tensors, "x_gradient": torch.zeros(())}
+    bench.MixerBench._step = _forged
+    """
+    with open_probe(mixer_source(top=forge)) as probe, pytest.raises(ProbeFailed) as failure:
+        probe.step(_X, torch.ones_like(_X), "fp32")
+    assert failure.value.kind == "protocol"
+
+
 def test_what_a_mixer_holds_is_listed_before_and_after(
     open_probe: OpenProbe, mixer_source: MakeSource
 ) -> None:
