@@ -11,11 +11,10 @@ from ..config import RunConfig, load_config, validate_config
 from ..db import ArchitectureRow, Store
 from ..errors import ConfigError, StoreError
 from ..evaluator.audit import Audit, audit_source, convention_of
-from ..evaluator.sandbox.containment import probe_containment
 from ..search_space.contract import MAX_SOURCE_BYTES
 from ..search_space.library import BASELINES, baseline_source
 from ..search_space.source_check import source_hash
-from .preflight import cache_folder, resolve_device
+from .preflight import cache_folder, check_containment, resolve_device
 
 # Published layers in ASI-Arch's convention hold up to 196,022 parameters at width 64, and two
 # of them must fit: a budget is for fair comparisons in a search, and these are not compared.
@@ -88,12 +87,6 @@ def audit_target(target: Target) -> Audit:
             profile=target.config.profile,
             is_reference=target.is_reference,
         )
-
-
-def check_containment(config: RunConfig) -> None:
-    """Raises PreflightError where candidates cannot be contained, unless that is allowed."""
-    containment = probe_containment(config.sandbox.profile)
-    containment.require(allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def check_releasable(target: Target, profile: str | None) -> None:

@@ -21,9 +21,9 @@ from ..search_space.asi_arch import check_asi_arch_source
 from ..search_space.contract import DEFAULT_PATTERN
 from ..search_space.source_check import CheckedSource
 from .audit_workers import Job, audits
-from .auditing import check_containment, with_room
+from .auditing import with_room
 from .gallery_file import GALLERY_RUN, Entry, Gallery, read_gallery, reported_line
-from .preflight import resolve_device
+from .preflight import check_containment, resolve_device
 from .start import versions
 
 ORIGIN = "asi-arch"

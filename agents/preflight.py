@@ -55,8 +55,7 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
             f"Searches run on Linux alone, which can contain candidates; this is {sys.platform}."
         )
     if ray_address is None:  # on a cluster, each worker looks for itself
-        allow_unsafe = config.sandbox.allow_unsafe
-        probe_containment(config.sandbox.profile).require(allow_unsafe=allow_unsafe)
+        check_containment(config)
     list(baseline_proposals(config.baselines))  # raises for an unknown name
     _check_names(config)
     on_cluster = ray_address is not None and config.workers.device == "cuda"
@@ -67,6 +66,12 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
 
         LLMProposer(config).check()
     return device
+
+
+def check_containment(config: RunConfig) -> None:
+    """Raises PreflightError where candidates cannot be contained, unless that is allowed."""
+    containment = probe_containment(config.sandbox.profile)
+    containment.require(allow_unsafe=config.sandbox.allow_unsafe)
 
 
 def make_proposer(config: RunConfig) -> Proposer:

@@ -34,8 +34,8 @@ _FORBIDDEN_METHODS = {
     "tolist": "it stops CUDA graphs and compilation; keep the value a tensor",
     "numpy": "it leaves torch; keep the value a tensor",
 }
-_ALLOWED_DUNDERS = frozenset({"__all__", "__call__", "__init__", "__name__", "__post_init__"})
-_DUNDER = re.compile(r"__\w+__")
+ALLOWED_DUNDERS = frozenset({"__all__", "__call__", "__init__", "__name__", "__post_init__"})
+DUNDER = re.compile(r"__\w+__")
 _TOP_LEVEL = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign)
 
 
@@ -56,7 +56,7 @@ def check_source(source: str | bytes, max_bytes: int = MAX_SOURCE_BYTES) -> Chec
     try:
         return _check(text)
     except RecursionError:
-        raise _rejection("the code is nested too deeply to be read") from None
+        raise rejection("the code is nested too deeply to be read") from None
 
 
 def source_hash(source: str) -> str:
@@ -82,7 +82,8 @@ def _check(text: str) -> CheckedSource:
     )
 
 
-def _rejection(reason: str, node: ast.AST | None = None) -> CandidateRejected:
+def rejection(reason: str, node: ast.AST | None = None) -> CandidateRejected:
+    """The source's rejection as one sentence, with the node's line."""
     line = getattr(node, "lineno", None)
     where = f"line {line}: " if line is not None else ""
     sentence = f"{where}{reason}."
@@ -98,12 +99,12 @@ def _text(source: str | bytes, max_bytes: int) -> str:
         raw = source if isinstance(source, bytes) else source.encode()
         text = raw.decode()
     except UnicodeError:
-        raise _rejection("the source is not valid UTF-8 text") from None
+        raise rejection("the source is not valid UTF-8 text") from None
     if len(raw) > max_bytes:
-        raise _rejection(f"the source has {len(raw):,} bytes; at most {max_bytes:,} are allowed")
+        raise rejection(f"the source has {len(raw):,} bytes; at most {max_bytes:,} are allowed")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise _rejection(f"line {line}: the source holds a NUL byte")
+        raise rejection(f"line {line}: the source holds a NUL byte")
     return text
 
 
@@ -112,18 +113,16 @@ def _parse(text: str) -> ast.Module:
         return parse(text)
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
-        raise _rejection(
-            f"{where}the source is not valid Python: {_clip(error.msg, 200)}"
-        ) from None
+        raise rejection(f"{where}the source is not valid Python: {_clip(error.msg, 200)}") from None
     except MemoryError:  # how the parser reports that its own stack is full
-        raise _rejection("the code is nested too deeply to be read") from None
+        raise rejection("the code is nested too deeply to be read") from None
 
 
 def _check_top_level(tree: ast.Module) -> None:
     for statement in tree.body:
         is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         if not is_docstring and not isinstance(statement, _TOP_LEVEL):
-            raise _rejection(
+            raise rejection(
                 "the top level may hold imports, constants, functions and classes only, "
                 f"not a statement of the kind `{type(statement).__name__}`",
                 statement,
@@ -146,7 +145,7 @@ def _check_names(tree: ast.Module, imports: ImportTable) -> None:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             problem = _string_problem(node.value)
         if problem is not None:
-            raise _rejection(problem, node)
+            raise rejection(problem, node)
 
 
 def _constructor_nodes(tree: ast.Module) -> set[ast.AST]:
@@ -156,19 +155,19 @@ def _constructor_nodes(tree: ast.Module) -> set[ast.AST]:
 
 
 def _name_problem(name: str) -> str | None:
-    if name in _FORBIDDEN_NAMES or (_DUNDER.fullmatch(name) and name not in _ALLOWED_DUNDERS):
+    if name in _FORBIDDEN_NAMES or (DUNDER.fullmatch(name) and name not in ALLOWED_DUNDERS):
         return f"`{_clip(name)}` is not allowed in a mixer"
     return None
 
 
 def _attribute_problem(node: ast.Attribute, imports: ImportTable) -> str | None:
-    if _DUNDER.fullmatch(node.attr) and node.attr not in _ALLOWED_DUNDERS:
+    if DUNDER.fullmatch(node.attr) and node.attr not in ALLOWED_DUNDERS:
         return f"the attribute `{_clip(node.attr)}` is not allowed in a mixer"
     return torch_problem(imports.dotted_name(node))
 
 
 def _string_problem(text: str) -> str | None:
-    if _DUNDER.fullmatch(text):
+    if DUNDER.fullmatch(text):
         return f"the string {_clip(text)!r} is not allowed in a mixer"
     return None
 
@@ -178,10 +177,10 @@ def _find_mixer(tree: ast.Module) -> ast.ClassDef:
     public = [node for node in classes if not node.name.startswith("_")]
     mixers = [node for node in public if node.name == MIXER_CLASS]
     if not mixers:
-        raise _rejection(f"there is no class `{MIXER_CLASS}` at the top level")
+        raise rejection(f"there is no class `{MIXER_CLASS}` at the top level")
     others = [node for node in public if node is not mixers[0]]
     if others:
-        raise _rejection(
+        raise rejection(
             f"`{_clip(others[0].name)}` is a second public class; only `{MIXER_CLASS}` may be "
             "public, other names start with an underscore",
             others[0],
@@ -200,7 +199,7 @@ def _check_base(mixer: ast.ClassDef, tree: ast.Module, imports: ImportTable) -> 
             if isinstance(base, ast.Name) and base.id in classes and base.id not in seen:
                 seen.add(base.id)
                 waiting.append(classes[base.id])
-    raise _rejection(f"`{MIXER_CLASS}` must be a subclass of torch.nn.Module", mixer)
+    raise rejection(f"`{MIXER_CLASS}` must be a subclass of torch.nn.Module", mixer)
 
 
 def _check_method(
@@ -210,7 +209,7 @@ def _check_method(
     wanted = ", ".join(("self", *arguments)) + ("=None" if optional else "")
     methods = [n for n in mixer.body if isinstance(n, ast.FunctionDef) and n.name == name]
     if not methods:
-        raise _rejection(f"`{MIXER_CLASS}` must define `{name}({wanted})`", mixer)
+        raise rejection(f"`{MIXER_CLASS}` must define `{name}({wanted})`", mixer)
     method = methods[-1]
     given = method.args
     names = tuple(a.arg for a in (*given.posonlyargs, *given.args))
@@ -218,7 +217,7 @@ def _check_method(
     is_exact &= not given.kwonlyargs and not given.posonlyargs and not method.decorator_list
     defaults = [d.value if isinstance(d, ast.Constant) else d for d in given.defaults]
     if not is_exact or (optional and defaults != [None]):
-        raise _rejection(
+        raise rejection(
             f"the signature must be `{name}({wanted})`, got `{name}({_shown(given)})`"
             + (" under a decorator" if method.decorator_list else ""),
             method,
@@ -250,16 +249,16 @@ def _pattern(mixer: ast.ClassDef) -> str:
 
 def _pattern_letters(value: ast.expr | None, statement: ast.stmt) -> str:
     if not isinstance(value, ast.Constant) or not isinstance(value.value, str):
-        raise _rejection('`pattern` must be a literal string such as "LLLA"', statement)
+        raise rejection('`pattern` must be a literal string such as "LLLA"', statement)
     letters = value.value
     if not 1 <= len(letters) <= MAX_PATTERN_LENGTH or set(letters) - {"L", "A"}:
-        raise _rejection(
+        raise rejection(
             f"the pattern {_clip(letters)!r} must be 1 to {MAX_PATTERN_LENGTH} of the letters "
             "L (this mixer) and A (sliding-window attention)",
             statement,
         )
     if "L" not in letters:
-        raise _rejection(
+        raise rejection(
             f"the pattern {_clip(letters)!r} never uses this mixer: it has no L", statement
         )
     return letters

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from linearch.agents import auditing
+from linearch.agents import preflight
 from linearch.cli import main
 from linearch.config import RunConfig
 from linearch.db import Store
@@ -248,7 +248,7 @@ def test_where_nothing_can_be_contained_nothing_runs_unless_that_is_said(
     bare = Containment(
         level="process", profile="strict", layers=(), missing=("landlock: gone",), failed_acts=()
     )
-    monkeypatch.setattr(auditing, "probe_containment", lambda profile: bare)
+    monkeypatch.setattr(preflight, "probe_containment", lambda profile: bare)
     for command in (("audit", "deltanet"), ("import-asi-arch", str(GALLERY))):
         done = linearch(*command)
         assert (done.returncode, "landlock: gone" in done.stderr) == (4, True)

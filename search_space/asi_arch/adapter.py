@@ -9,8 +9,6 @@ float32, where rounding does not hide what the gates look for.
 from __future__ import annotations
 
 import ast
-import linecache
-import sys
 from types import ModuleType
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import CandidateRejected
 from ..imports import ImportTable
+from ..loading import run_as_module
 from ..parsing import parse
 from .source import COMPILERS, LAYER_CLASS, STAND_INS
 
@@ -91,21 +90,7 @@ def load_asi_arch_class(source: str, name: str) -> type[nn.Module]:
 
     Raises CandidateRejected if no DeltaNet module class comes out, and whatever the code raises.
     """
-    module = ModuleType(name)
-    module.__file__ = f"<mixer {name}>"
-    linecache.cache[module.__file__] = (len(source), None, source.splitlines(True), module.__file__)
-    code = compile(_portable(parse(source)), module.__file__, "exec", dont_inherit=True)
-    replaced = sys.modules.get(name)
-    sys.modules[name] = module
-    try:
-        exec(code, module.__dict__)
-        return _adapted(module)
-    except BaseException:
-        if replaced is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = replaced
-        raise
+    return run_as_module(source, name, _portable(parse(source)), _adapted)
 
 
 def _adapted(module: ModuleType) -> type[nn.Module]:

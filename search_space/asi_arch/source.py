@@ -6,14 +6,12 @@ Early feedback with a line number, not security: the sandbox is what contains th
 from __future__ import annotations
 
 import ast
-import re
 
-from ...errors import CandidateRejected
 from ..contract import DEFAULT_PATTERN, MAX_SOURCE_BYTES, MIXER_CLASS
 from ..imports import ImportTable, torch_problem
 from ..normalise import normalised_hash
 from ..parsing import parse
-from ..source_check import CheckedSource, source_hash
+from ..source_check import ALLOWED_DUNDERS, DUNDER, CheckedSource, rejection, source_hash
 
 LAYER_CLASS = "DeltaNet"
 # What `stand_ins` offers, by the module that such files import it from.
@@ -31,8 +29,6 @@ COMPILERS = ("torch.compile",)  # as a decorator or a call it is left out
 _FORBIDDEN_NAMES = frozenset(
     {"__import__", "breakpoint", "compile", "delattr", "eval", "exec", "globals", "open", "vars"}
 )
-_ALLOWED_DUNDERS = frozenset({"__all__", "__call__", "__init__", "__name__", "__post_init__"})
-_DUNDER = re.compile(r"__\w+__")
 
 
 def is_asi_arch_source(source: str) -> bool:
@@ -49,7 +45,7 @@ def check_asi_arch_source(source: str, max_bytes: int = MAX_SOURCE_BYTES) -> Che
     try:
         return _check(source, max_bytes)
     except RecursionError:
-        raise _rejection("the code is nested too deeply to be read") from None
+        raise rejection("the code is nested too deeply to be read") from None
 
 
 def auxiliary_outputs(source: str) -> tuple[str, ...]:
@@ -92,19 +88,19 @@ def _check(source: str, max_bytes: int) -> CheckedSource:
     try:
         size = len(source.encode())
     except UnicodeError:
-        raise _rejection("the source is not valid UTF-8 text") from None
+        raise rejection("the source is not valid UTF-8 text") from None
     if size > max_bytes:
-        raise _rejection(f"the source has {size:,} bytes; at most {max_bytes:,} are allowed")
+        raise rejection(f"the source has {size:,} bytes; at most {max_bytes:,} are allowed")
     tree = _parse(source)
     layer = _layer_class(tree)
     imports = ImportTable(tree)
     for node in ast.walk(tree):
         if (problem := _problem(node, imports)) is not None:
-            raise _rejection(problem, node)
+            raise rejection(problem, node)
     methods = {node.name for node in layer.body if isinstance(node, ast.FunctionDef)}
     for name in ("__init__", "forward"):
         if name not in methods:
-            raise _rejection(f"`{LAYER_CLASS}` must define `{name}`", layer)
+            raise rejection(f"`{LAYER_CLASS}` must define `{name}`", layer)
     return CheckedSource(
         source=source,
         source_hash=source_hash(source),
@@ -117,20 +113,20 @@ def _check(source: str, max_bytes: int) -> CheckedSource:
 def _parse(source: str) -> ast.Module:
     if "\0" in source:
         line = source.count("\n", 0, source.index("\0")) + 1
-        raise _rejection(f"line {line}: the source holds a NUL byte")
+        raise rejection(f"line {line}: the source holds a NUL byte")
     try:
         return parse(source)
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
-        raise _rejection(f"{where}the source is not valid Python: {error.msg[:200]}") from None
+        raise rejection(f"{where}the source is not valid Python: {error.msg[:200]}") from None
     except MemoryError:  # how the parser reports that its own stack is full
-        raise _rejection("the code is nested too deeply to be read") from None
+        raise rejection("the code is nested too deeply to be read") from None
 
 
 def _layer_class(tree: ast.Module) -> ast.ClassDef:
     layers = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == LAYER_CLASS]
     if not layers:
-        raise _rejection(f"there is no class `{LAYER_CLASS}` at the top level")
+        raise rejection(f"there is no class `{LAYER_CLASS}` at the top level")
     return layers[-1]
 
 
@@ -141,11 +137,11 @@ def _problem(node: ast.AST, imports: ImportTable) -> str | None:
     if isinstance(node, ast.ImportFrom):
         return _from_problem(node)
     if isinstance(node, ast.Name):
-        is_dunder = _DUNDER.fullmatch(node.id) and node.id not in _ALLOWED_DUNDERS
+        is_dunder = DUNDER.fullmatch(node.id) and node.id not in ALLOWED_DUNDERS
         if is_dunder or node.id in _FORBIDDEN_NAMES:
             return f"`{node.id[:60]}` is not allowed in a layer"
     if isinstance(node, ast.Attribute):
-        if _DUNDER.fullmatch(node.attr) and node.attr not in _ALLOWED_DUNDERS:
+        if DUNDER.fullmatch(node.attr) and node.attr not in ALLOWED_DUNDERS:
             return f"the attribute `{node.attr[:60]}` is not allowed in a layer"
         dotted = imports.dotted_name(node)
         return None if dotted in COMPILERS else torch_problem(dotted)
@@ -177,9 +173,3 @@ def _module_problem(module: str, name: str | None = None) -> str | None:
         f"importing `{full[:60]}` is not possible here; known are {', '.join(known)}, and in the "
         f"form `from ... import ...` {', '.join(offered)}"
     )
-
-
-def _rejection(reason: str, node: ast.AST | None = None) -> CandidateRejected:
-    line = getattr(node, "lineno", None)
-    sentence = f"line {line}: {reason}." if line is not None else f"{reason}."
-    return CandidateRejected("source", sentence[0].upper() + sentence[1:])
