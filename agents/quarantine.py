@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..config import RunConfig
 from ..db import Store
-from ..evaluator.alarm import rival_alarm, time_alarm
+from ..evaluator.alarm import effort_alarm, rival_alarm, time_alarm
 from .board import Board, Candidate, Trial
 from .schedule import wanted_trials
 
@@ -48,19 +48,35 @@ def _alarm(candidate: Candidate, board: Board, config: RunConfig, rung: int) -> 
         return None
     baseline_bpb, name, _ = min(rivals)
     share = config.gates.alarm_share
-    return rival_alarm(best.val_bpb, rung, name, baseline_bpb, share) or _time_alarm(
-        best, board, rung, baseline_bpb
+    return (
+        rival_alarm(best.val_bpb, rung, name, baseline_bpb, share)
+        or _time_alarm(best, board, rung, baseline_bpb)
+        or _effort_alarm(best, board, rung, baseline_bpb)
     )
 
 
 def _time_alarm(best: Trial, board: Board, rung: int, baseline_bpb: float) -> str | None:
     """Each speed is that of the quoted trial; without one there is nothing to compare."""
-    trials = [baseline.best(rung, board.seed) for baseline in board.baselines]
-    speeds = [speed for trial in trials if trial and (speed := trial.metrics.get("tokens_per_s"))]
-    own = best.metrics.get("tokens_per_s")
+    own, speeds = _own_and_baselines("tokens_per_s", best, board, rung)
     if best.val_bpb is None or not own or not speeds:
         return None
     return time_alarm(best.val_bpb, own, baseline_bpb, min(speeds))
+
+
+def _effort_alarm(best: Trial, board: Board, rung: int, baseline_bpb: float) -> str | None:
+    """Only where processor time was measured, which is on a CPU."""
+    own, ratios = _own_and_baselines("train_cost_ratio", best, board, rung)
+    if best.val_bpb is None or not own or not ratios:
+        return None
+    return effort_alarm(best.val_bpb, own, baseline_bpb, max(ratios))
+
+
+def _own_and_baselines(
+    metric: str, best: Trial, board: Board, rung: int
+) -> tuple[float | None, list[float]]:
+    trials = [baseline.best(rung, board.seed) for baseline in board.baselines]
+    found = [value for trial in trials if trial and (value := trial.metrics.get(metric))]
+    return best.metrics.get(metric), found
 
 
 def _awaits_baselines(board: Board, config: RunConfig, rung: int) -> bool:

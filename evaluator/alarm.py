@@ -12,6 +12,10 @@ import lzma
 _MOST_BYTES = 8 << 20
 # Than the slowest baseline. A machine's other work makes equal trainings differ by less than two.
 _MUCH_SLOWER = 4.0
+_MUCH_MORE = 1.4
+# A child forked from the zygote builds its model and optimiser in some 0.1 s.
+_PREPARATION_S = 1.0
+_PREPARATION_SHARE = 0.05
 
 
 def lzma_bits_per_byte(text: bytes) -> float:
@@ -43,6 +47,36 @@ def rival_alarm(
     return (
         f"{val_bpb:.3f} bits per byte at rung {rung} are {lead:.0%} below the best baseline's "
         f"{baseline_bpb:.3f} ({baseline}), and {share:.0%} are believed unseen"
+    )
+
+
+def preparation_alarm(prepare_cpu_s: float | None, train_cpu_s: float | None) -> str | None:
+    """Why a child's work before it got its data may have been training, or None."""
+    if prepare_cpu_s is None or train_cpu_s is None:
+        return None
+    if prepare_cpu_s <= max(_PREPARATION_S, _PREPARATION_SHARE * train_cpu_s):
+        return None
+    return (
+        f"before it was served its data it computed for {prepare_cpu_s:.1f} s, and training itself "
+        f"took {train_cpu_s:.1f} s, as if it had trained on something else"
+    )
+
+
+def effort_alarm(
+    val_bpb: float, cost_ratio: float, best_baseline_bpb: float, largest_baseline_ratio: float
+) -> str | None:
+    """Why more may have been trained than the steps that count, or None.
+
+    The ratios are of a token's processor time in training to that in scoring, where a mixer that
+    trains itself once more in each counted step has no step to do it in.
+    """
+    more = cost_ratio / largest_baseline_ratio
+    if val_bpb >= best_baseline_bpb or more <= _MUCH_MORE:
+        return None
+    return (
+        f"a token costs it {cost_ratio:.1f} times as much in training as in scoring, "
+        f"{more:.1f} times the most of any baseline, and it scores better than the best, as if "
+        "more was trained than the steps that count"
     )
 
 

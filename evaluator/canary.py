@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from ..config import RunConfig
+from .hidden_states import ask_hidden
 from .recipe import Recipe
 from .results import GateResult
 from .sandbox.failures import ChildFailed
 from .sandbox.handle import Child
-from .scoring import ask_hidden, sum_nats
+from .scoring import sum_nats
 from .sizing import INIT_SEED, failed
 from .stopped import TrialStopped
 

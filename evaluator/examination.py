@@ -22,12 +22,16 @@ from .device import limits_on, precision_on
 from .gates.budget import rejection
 from .gates.probe import Precision, ProbeFacts, ProbeFailed
 from .gates.runner import DEVICE_GATES, GATES, Gate, run_gates_on_layers
+from .handover import GATE as HANDOVER
+from .handover import Handed, hand_over, take_over
+from .hidden_states import ModelStream
 from .results import GateResult, Judgement, Stage
 from .sandbox.failures import ChildFailed, SandboxFault
 from .sandbox.handle import Child
 from .sandbox.remote_probe import RemoteProbe
 from .sandbox.supervisor import Sandbox
-from .sizing import INIT_SEED, Sizing, failed, load
+from .sizing import INIT_SEED, Sizing, failed, load, not_streamed
+from .stopped import TrialStopped
 from .subject import Subject
 
 
@@ -105,10 +109,32 @@ class Examination:
             return [GateResult(gate="build", passed=False, reason=reason)]
         with self._spawn("cpu") as child:
             sizing = Sizing(child, self._config, self._subject)
-            if sizing.builds() and (sizing.fits() or self._is_whole):
-                sizing.keeps_its_state_size()
-        self._sizes, self._width = sizing.found, sizing.width
-        return sizing.results
+            can_go_on = sizing.builds() and (sizing.fits() or self._is_whole)
+            self._sizes, self._width = sizing.found, sizing.width
+            if not (can_go_on and sizing.keeps_its_state_size() and self._subject.can_stream):
+                return sizing.results
+            started = time.perf_counter()
+            try:
+                handed = hand_over(self._stream(child), self._config)
+            except TrialStopped as stopped:
+                return [*sizing.results, _timed(not_streamed(HANDOVER, stopped), started)]
+        return [*sizing.results, _timed(self._take_over(handed), started)]
+
+    def _take_over(self, handed: Handed) -> GateResult:
+        """By a second process, with the same model."""
+        model = model_sizes(self._config, self._subject.pattern, self._width)
+        with self._spawn("cpu") as child:
+            try:
+                load(child, self._subject)
+                child.call("build", {"model": model, "seed": INIT_SEED})
+                return take_over(self._stream(child), handed, self._config)
+            except ChildFailed as failure:
+                return failed(HANDOVER, failure)
+            except TrialStopped as stopped:
+                return not_streamed(HANDOVER, stopped)
+
+    def _stream(self, child: Child) -> ModelStream:
+        return ModelStream(child, self._config.model.d_model, "fp32")
 
     def _run_gates(
         self, stage: Stage, device: str, precision: Precision, gates: Mapping[str, Gate]

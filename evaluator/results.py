@@ -64,7 +64,8 @@ class TrialSpec:
     """One training: which code, how large, on what, from which seed and rate.
 
     `task` is "corpus" (language modelling up to `tokens`, continued from `checkpoint`) or "mqar";
-    `is_reference` is for trusted code to say alone.
+    `is_reference` is for trusted code to say alone; `state_bytes` is what the judge measured, which
+    the trained model's state may not exceed (None: not compared).
     """
 
     source: str
@@ -77,6 +78,7 @@ class TrialSpec:
     learning_rate: float
     checkpoint: bytes | None = None
     is_reference: bool = False
+    state_bytes: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

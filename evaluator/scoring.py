@@ -1,9 +1,10 @@
-"""The score, computed outside: a fresh child turns held-out inputs into hidden states, no more.
+"""The score, computed outside: fresh children turn held-out inputs into hidden states, no more.
 
-Labels, head and loss never leave the supervisor. Inputs do hold the next tokens' labels, so a
-second fresh child gets some prefixes alone: it cannot use what it was not sent, nor remember what
-the first one saw, and must give the same hidden states. Of a model that sees the future at a share
-s of its positions, (1 - s)^n get through with n positions compared: 1 in 1000 at 4 % and n = 168.
+Labels, head and loss never leave the supervisor. Inputs do hold the next tokens' labels, so the
+score of whole rows is corrected by what a second child says, which gets each row in pieces and has
+not been sent the label that is scored at a piece's end. Ends are drawn anew each time, one at each
+position, so the corrected score is, on average, that of a model that never saw a token too early: a
+leak is worth nothing, found or not. A third child goes on from the state alone, and must agree.
 """
 
 from __future__ import annotations
@@ -13,23 +14,32 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .hidden_states import ModelStream, ask_hidden
+from .results import TrialStatus
 from .sandbox.handle import Child
-from .stopped import TrialStopped, stops_on_failure
+from .stopped import TrialStopped
 from .tasks import IGNORED_LABEL
 
 HEAD = "embedding.weight"
 _TOKENS_PER_CALL = 4096
-_N_PREFIXES = 24  # lengths that are asked for
-_ROWS_PER_PREFIX = 8  # in one call, which costs hardly more than a single row
-_SLACK_BYTES = 1 << 16
-# How far a prediction may move, in nats, when the tokens after it are not sent. Another length and
-# batch run other sums in another order: about 1e-6 in float32 and 1e-2 in bfloat16.
-_TOLERANCES = {"fp32": 2e-3, "bf16": 0.1}
+# Pieces cost two to three times what whole rows do, so no more are read than find a leak.
+_STREAMED_ROWS = 192
+_GROUPS = 4
+_MOST_ENDS = 256  # of pieces, over all groups: each is a call
+_HANDED_ROWS = 8
+_ENDS_HANDED = 16
+# How far a prediction may move, in nats, when the tokens after it are not sent. Pieces run other
+# sums in another order: about 1e-5 in float32 and 1e-1 at most in bfloat16. What stays below this
+# is no rejection, and wins nothing: the score is corrected by it.
+_TOLERANCES = {"fp32": 2e-3, "bf16": 0.5}
+# In float32 so little is rounding, and left out: the same weights then have the same score always.
+_ROUNDING = {"fp32": 5e-4, "bf16": 0.0}
 
 NewChild = Callable[[], AbstractContextManager[Child]]
 
@@ -44,10 +54,28 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    nats: float  # summed over the labels
+    """`nats` and `n_correct` are sums over the labels, corrected by what pieces say.
+
+    `prefix_shift_nats` is the largest difference between the two that was seen; `cpu_s_per_token`
+    what whole rows took of the child's processor, None where it cannot be told;
+    `state_bytes_per_row` the size of the state that was handed over.
+    """
+
+    nats: float
     n_labels: int
-    n_correct: int
-    prefix_shift_nats: float  # the largest seen
+    n_correct: float
+    prefix_shift_nats: float
+    cpu_s_per_token: float | None
+    state_bytes_per_row: float
+
+
+@dataclass(kw_only=True, slots=True)
+class _Gap:
+    """What pieces say less what whole rows say, summed; and the largest move of a prediction."""
+
+    nats: float = 0.0
+    n_correct: float = 0.0
+    shift_nats: float = 0.0
 
 
 def score(
@@ -59,22 +87,142 @@ def score(
 ) -> Score:
     """Scores the model that `new_child()` holds with `weights` loaded, each time in a new process.
 
-    `then` is called with the second child, which has shown that it keeps to prefixes.
+    `then` is called with the last child, which has seen no row from its start.
     Raises TrialStopped: "diverged" for hidden states or a loss that are not finite, "protocol" for
-    others than [N, T, D] in float32, "noncausal" if prefixes alone predict otherwise, or how the
-    child failed.
+    others than float32 of the right shape, "noncausal" if pieces predict otherwise, "unsound" if
+    the state alone does, or how the child failed.
     """
     head = weights[HEAD]
     rng = random.SystemRandom()
     with new_child() as child:
+        before = child.cpu_s
         hidden = _hidden_in_order(child, held_out.inputs, head.shape[1], precision, rng)
+        cpu_s = difference(before, child.cpu_s)
     nats, n_correct = sum_nats(hidden, head, held_out.labels)
+    check = _StreamCheck(held_out, hidden, head, precision, rng)
     with new_child() as child:
-        shift = _check_prefixes(child, held_out, hidden, head, precision, rng)
+        check.run(ModelStream(child, head.shape[1], precision))
+        handed = check.hand_over(ModelStream(child, head.shape[1], precision))
+    with new_child() as child:
+        check.go_on(ModelStream(child, head.shape[1], precision), handed)
         if then is not None:
             then(child)
     n_labels = int((held_out.labels != IGNORED_LABEL).sum())
-    return Score(nats=nats, n_labels=n_labels, n_correct=n_correct, prefix_shift_nats=shift)
+    return Score(
+        nats=nats + check.gap.nats,
+        n_labels=n_labels,
+        n_correct=min(max(n_correct + check.gap.n_correct, 0.0), float(n_labels)),
+        prefix_shift_nats=check.gap.shift_nats,
+        cpu_s_per_token=None if cpu_s is None else cpu_s / held_out.inputs.numel(),
+        state_bytes_per_row=handed.state_bytes / len(handed.rows),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Handed:
+    """Rows that stopped after `position` tokens, and the state that they stopped with."""
+
+    rows: Tensor
+    position: int
+    state: dict[str, Tensor]
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.state.values())
+
+
+class _StreamCheck:
+    """Compares `hidden` [N, T, D] of whole rows with what a model says that reads them in pieces.
+
+    Rows are read in groups, and each position ends a piece in one of them, drawn at random; what
+    is said otherwise there counts for all groups. Raises TrialStopped for a prediction that moves
+    too far.
+    """
+
+    def __init__(
+        self, held_out: HeldOut, hidden: Tensor, head: Tensor, precision: str, rng: random.Random
+    ) -> None:
+        self._inputs, self._labels = held_out.inputs, held_out.labels
+        self._hidden, self._head = hidden, head.double()
+        self._tolerance, self._rounding = _TOLERANCES[precision], _ROUNDING[precision]
+        self._rng = rng
+        n_rows, self._length = held_out.inputs.shape
+        streamed = rng.sample(range(n_rows), min(n_rows, _STREAMED_ROWS))
+        self._groups = torch.tensor(streamed).chunk(_GROUPS)
+        self.gap = _Gap()
+
+    def run(self, stream: ModelStream) -> None:
+        # The last position's label is in no input, so nothing there can be a leak.
+        inner = self._length - 1
+        ended = self._rng.sample(range(inner), min(inner, _MOST_ENDS))
+        group_of = {position: self._rng.randrange(len(self._groups)) for position in ended}
+        for group, rows in enumerate(self._groups):
+            ends = [position + 1 for position in ended if group_of[position] == group]
+            weight = len(self._inputs) / len(rows) * inner / max(1, len(ended))
+            stream.start()
+            said, positions = self._read(stream, rows, 0, [*sorted(ends), self._length])
+            self._compare(said, rows, positions, "noncausal", weight)
+
+    def hand_over(self, stream: ModelStream) -> _Handed:
+        """Some rows, up to a position in the middle half."""
+        rows = self._groups[0][:_HANDED_ROWS]
+        quarter = self._length // 4
+        position = self._rng.randrange(max(1, quarter), max(2, self._length - quarter))
+        stream.start()
+        self._read(stream, rows, 0, [position])
+        return _Handed(rows=rows, position=position, state=stream.state())
+
+    def go_on(self, stream: ModelStream, handed: _Handed) -> None:
+        """The same rows from there, by a model that was sent their state and nothing before."""
+        stream.go_on_from(handed.state)
+        to_come = range(handed.position + 1, self._length)
+        ends = self._rng.sample(to_come, min(len(to_come), _ENDS_HANDED))
+        said, positions = self._read(
+            stream, handed.rows, handed.position, [*sorted(ends), self._length]
+        )
+        self._compare(said, handed.rows, positions, "unsound", 0.0)
+
+    def _read(
+        self, stream: ModelStream, rows: Tensor, first: int, ends: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """What is said at each end: hidden states [ends, rows, D], and their positions [ends]."""
+        pieces = pairwise([first, *ends])
+        said = [stream.feed(self._inputs[rows, start:end]) for start, end in pieces]
+        return torch.stack(said), torch.tensor(ends) - 1
+
+    def _compare(
+        self, said: Tensor, rows: Tensor, positions: Tensor, status: TrialStatus, weight: float
+    ) -> None:
+        """Books the gap, each label's times `weight`; raises TrialStopped(status)."""
+        labels = self._labels[rows][:, positions].T  # [ends, rows]
+        is_scored = labels != IGNORED_LABEL
+        if not is_scored.any():
+            return
+        whole = self._hidden[rows][:, positions].transpose(0, 1)  # [ends, rows, D]
+        both = torch.stack([said[is_scored], whole[is_scored]])  # [2, labels, D]
+        labels = labels[is_scored]
+        log_p = F.log_softmax(both.double() @ self._head.T, dim=-1)  # [2, labels, vocabulary]
+        on_labels = log_p.gather(-1, labels.expand(2, -1)[..., None])[..., 0]  # [2, labels]
+        shifts = _shift_nats(log_p, on_labels)
+        self.gap.shift_nats = max(self.gap.shift_nats, shift := shifts.max().item())
+        if not shift <= self._tolerance:
+            where = positions[:, None].expand_as(is_scored)[is_scored]
+            raise self._moved(int(where[shifts.argmax()]), shift, status)
+        has_moved = shifts > self._rounding
+        more_nats = on_labels[1] - on_labels[0]
+        is_right = (log_p.argmax(-1) == labels).double()
+        self.gap.nats += weight * more_nats[has_moved].sum().item()
+        self.gap.n_correct += weight * (is_right[0] - is_right[1])[has_moved].sum().item()
+
+    def _moved(self, position: int, shift: float, status: TrialStatus) -> TrialStopped:
+        found = (
+            f"the prediction at position {position} of {self._length} moves by {shift:.2g} nats "
+            f"({self._tolerance:g} are allowed)"
+        )
+        if status == "noncausal":
+            return TrialStopped(status, f"scoring: without the tokens after it, {found}")
+        why = f"scoring: for a process that was handed the state alone, {found}"
+        return TrialStopped(status, f"{why}: the state lacks part of what the model remembers")
 
 
 def _hidden_in_order(
@@ -89,72 +237,21 @@ def _hidden_in_order(
     return hidden
 
 
-def _check_prefixes(
-    child: Child,
-    held_out: HeldOut,
-    hidden: Tensor,
-    head: Tensor,
-    precision: str,
-    rng: random.Random,
-) -> float:
-    """The largest shift in nats; raises TrialStopped("noncausal") for one beyond the tolerance."""
-    length = hidden.shape[1]
-    is_scored = held_out.labels[:, :-1] != IGNORED_LABEL  # [N, T - 1]
-    scored = is_scored.nonzero()  # [labels, 2]: row, position
-    largest = 0.0
-    for i in rng.sample(range(len(scored)), min(_N_PREFIXES, len(scored))):
-        position = int(scored[i, 1])
-        rows = is_scored[:, position].nonzero()[:, 0].tolist()
-        rows = rng.sample(rows, min(_ROWS_PER_PREFIX, len(rows)))
-        prefixes = held_out.inputs[rows, : position + 1]
-        alone = ask_hidden(child, prefixes, head.shape[1], precision)[:, -1]  # [rows, D]
-        labels = held_out.labels[rows, position]
-        shift = _shift_nats(alone, hidden[rows, position], head, labels)
-        largest = max(largest, shift)
-        if shift > _TOLERANCES[precision]:
-            raise TrialStopped(
-                "noncausal",
-                f"scoring: without the tokens after it, the prediction at position {position} of "
-                f"{length} moves by {shift:.2g} nats ({_TOLERANCES[precision]:g} are allowed)",
-            )
-    return largest
-
-
-def _shift_nats(alone: Tensor, within: Tensor, head: Tensor, labels: Tensor) -> float:
-    """How far apart predictions [rows, D] are at most: on the label, or as RMS over what they say.
+def _shift_nats(log_p: Tensor, on_labels: Tensor) -> Tensor:
+    """How far two predictions [2, N, V] are apart [N]: on the labels' log p [2, N], or as RMS over
+    what they say, whichever is more.
 
     Predictions, not hidden states, because a large channel that the head ignores would make any
     leak beside it relatively small.
     """
-    both = torch.stack([alone, within]).double() @ head.double().T  # [2, rows, vocabulary]
-    log_p = F.log_softmax(both, dim=-1)
     gap = log_p[0] - log_p[1]
     rms = (log_p.exp().mean(0) * gap.square()).sum(-1).sqrt()
-    on_labels = gap.gather(-1, labels[:, None]).abs()
-    return max(rms.max().item(), on_labels.max().item())
+    return rms.maximum((on_labels[0] - on_labels[1]).abs())
 
 
-def ask_hidden(
-    child: Child, tokens: Tensor, width: int, precision: str, *, train: bool = False
-) -> Tensor:
-    """One checked reply: hidden states [B, T, D] of tokens [B, T]; raises TrialStopped."""
-    expected = (*tokens.shape, width)
-    reply_bytes = 4 * tokens.numel() * width + _SLACK_BYTES
-    with stops_on_failure("scoring"):
-        reply = child.call(
-            "hidden",
-            {"precision": precision, "train": train},
-            {"tokens": tokens},
-            reply_bytes=reply_bytes,
-        )
-    hidden = reply.tensors.get("hidden")
-    if hidden is None or hidden.shape != expected or hidden.dtype != torch.float32:
-        found = None if hidden is None else f"{hidden.dtype} {list(hidden.shape)}"
-        wanted = f"torch.float32 {list(expected)}"
-        raise TrialStopped("protocol", f"scoring: hidden states are {found}, not {wanted}")
-    if not hidden.isfinite().all():
-        raise TrialStopped("diverged", "scoring: hidden states are not finite")
-    return hidden
+def difference(before: float | None, after: float | None) -> float | None:
+    """after - before, or None where one of them is not known."""
+    return None if before is None or after is None else after - before
 
 
 def sum_nats(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[float, int]:

@@ -15,9 +15,12 @@ from ..errors import CandidateRejected
 from ..search_space.parameters import MIN_MLP_WIDTH, match_mlp_width
 from .assignment import model_sizes
 from .gates.budget import parameter_budget, rejection
+from .handover import random_tokens, state_size
+from .hidden_states import ModelStream
 from .results import GateResult
 from .sandbox.failures import ChildFailed
 from .sandbox.handle import Child
+from .stopped import TrialStopped
 from .subject import Subject
 
 INIT_SEED = 0
@@ -77,13 +80,16 @@ class Sizing:
         lengths = [seq_len // 2, seq_len, 2 * seq_len]
         try:
             self._count(self.width)  # a narrow model may have been built last
-            reply = self._child.call("state", {"lengths": lengths})
-            claims = reply.values.get("bytes")
-            if not isinstance(claims, list) or len(claims) != len(lengths):
-                raise ChildFailed("protocol", "the reply holds no state sizes")
-            sizes = [_count_in(claim) for claim in claims]
         except ChildFailed as failure:
             return self._add(failed("state", failure), started)
+        model = self._config.model
+        stream = ModelStream(self._child, model.d_model, "fp32")
+        try:
+            sizes = [
+                state_size(stream, random_tokens(1, length, model.vocab_size)) for length in lengths
+            ]
+        except TrialStopped as stopped:
+            return self._add(not_streamed("state", stopped), started)
         at = dict(zip(lengths, sizes, strict=True))
         self.found.update(state_bytes=at[seq_len], state_bytes_at=at)
         grows = len(set(sizes)) > 1 and not self._subject.is_reference
@@ -113,6 +119,13 @@ def failed(gate: str, failure: ChildFailed) -> GateResult:
     """A failing result of a child that gave no answer."""
     reason = f"The candidate gave no usable answer ({failure.kind}): {failure.message}."
     return GateResult(gate=gate, passed=False, reason=reason, evidence={"kind": failure.kind})
+
+
+def not_streamed(gate: str, stopped: TrialStopped) -> GateResult:
+    """The result for a model whose stream ended; what is not finite is another gate's to judge."""
+    passed = None if stopped.status == "diverged" else False
+    reason = f"It gave no usable answer in pieces ({stopped.status}): {stopped.reason}."
+    return GateResult(gate=gate, passed=passed, reason=reason)
 
 
 def _count_in(claim: object) -> int:

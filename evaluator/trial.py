@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..config import RunConfig
-from .alarm import text_alarm
+from .alarm import preparation_alarm, text_alarm
 from .assignment import CORPUS_TASK, Assignment
 from .checkpoint import CHECKPOINT_IN, CHECKPOINT_OUT, WEIGHTS
 from .device import limits_on, precision_on
@@ -25,7 +25,7 @@ from .sandbox.handle import Child
 from .sandbox.limits import MIB, Limits
 from .sandbox.protocol import ProtocolError
 from .sandbox.supervisor import Sandbox
-from .scoring import Score, score
+from .scoring import Score, difference, score
 from .sizing import load
 from .stopped import TrialStopped, stops_on_failure
 from .subject import Subject
@@ -58,6 +58,8 @@ class _Trained:
     n_tokens: int
     n_steps: int
     train_wall_s: float
+    prepare_cpu_s: float | None
+    train_cpu_s: float | None
     peak_memory_bytes: int | None
 
 
@@ -134,6 +136,7 @@ class Trial:
             self._precision,
             self._run_gates if self._spec.task == CORPUS_TASK else None,
         )
+        self._check_state(scored)
         metrics: dict[str, float | None] = {
             "tokens_per_s": trained.n_tokens / trained.train_wall_s,
             "step_time_s": trained.train_wall_s / trained.n_steps,
@@ -141,21 +144,32 @@ class Trial:
             "n_params": sum(tensor.numel() for tensor in weights.values()),
             "peak_memory_bytes": trained.peak_memory_bytes,
             "prefix_shift_nats": scored.prefix_shift_nats,
+            "train_cost_ratio": self._cost_ratio(trained, scored),
             **_task_metrics(self._spec.task, scored),
         }
         return {
             "status": "done",
             "metrics": metrics,
-            "alarm": self._alarm(metrics),
+            "alarm": self._alarm(metrics, trained),
             "checkpoint": trained.checkpoint,
             "weights": trained.weights,
         }
 
-    def _alarm(self, metrics: Mapping[str, float | None]) -> str | None:
+    def _alarm(self, metrics: Mapping[str, float | None], trained: _Trained) -> str | None:
         val_bpb = metrics.get("val_bpb")
-        if val_bpb is None or self._lzma_bpb is None:
+        if val_bpb is not None and self._lzma_bpb is not None:
+            found = text_alarm(val_bpb, self._lzma_bpb)
+            if found is not None:
+                return found
+        if self._device != "cpu":  # where kernels may be compiled before the clock starts
             return None
-        return text_alarm(val_bpb, self._lzma_bpb)
+        return preparation_alarm(trained.prepare_cpu_s, trained.train_cpu_s)
+
+    def _cost_ratio(self, trained: _Trained, scored: Score) -> float | None:
+        """What a token costs in training, as a multiple of what it costs in scoring."""
+        if self._device != "cpu" or trained.train_cpu_s is None or not scored.cpu_s_per_token:
+            return None
+        return trained.train_cpu_s / trained.n_tokens / scored.cpu_s_per_token
 
     def _run_gates(self, child: Child) -> None:
         """On the weights just scored; raises TrialStopped for a failure, and keeps the results."""
@@ -165,6 +179,16 @@ class Trial:
             is_leak = failure.gate in ("causality", "prefix")
             reason = f"the trained weights fail the gate {failure.gate!r}: {failure.reason}"
             raise TrialStopped("noncausal" if is_leak else "unsound", reason)
+
+    def _check_state(self, scored: Score) -> None:
+        judged = self._spec.state_bytes
+        if judged is None or self._spec.is_reference or scored.state_bytes_per_row <= judged:
+            return
+        reason = (
+            f"the trained model's state holds {scored.state_bytes_per_row:,.0f} bytes a sequence, "
+            f"and before training it was {judged:,.0f}"
+        )
+        raise TrialStopped("unsound", reason)
 
     def _train(self) -> _Trained:
         recipe = self._assignment.recipe
@@ -179,13 +203,14 @@ class Trial:
                 child.write(CHECKPOINT_IN, self._spec.checkpoint)
             self._build(child)
             child.call("prepare", {"recipe": asdict(recipe), "resume": resumes})
+            prepare_cpu_s = child.cpu_s
             self._assignment.serve(first)
             # Nothing could be learned before: kernels are compiled, and the data came just now.
             begun = time.perf_counter()
             reply = child.call(
                 "train", {"data": self._assignment.data_kind}, on_event=self._progress
             )
-            ended = time.perf_counter()
+            ended, cpu_s = time.perf_counter(), child.cpu_s
             if reply.values.get("diverged") is not False:
                 raise TrialStopped("diverged", "training: the loss stopped being finite")
             return _Trained(
@@ -194,6 +219,8 @@ class Trial:
                 n_tokens=n_steps * recipe.batch_size * recipe.seq_len,
                 n_steps=n_steps,
                 train_wall_s=ended - begun,
+                prepare_cpu_s=prepare_cpu_s,
+                train_cpu_s=difference(prepare_cpu_s, cpu_s),
                 peak_memory_bytes=self._peak_memory(child, reply.values),
             )
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ...search_space.asi_arch import load_asi_arch_class
 from ...search_space.backbone import Backbone, BackboneConfig
-from ...search_space.contract import state_bytes
 from ...search_space.loading import load_mixer_class
 from ...search_space.parameters import count_parameters
 from ..batches import NoiseBatches, open_batches
@@ -30,6 +29,7 @@ from ..recipe import Recipe
 from ..training import Trainer, autocast
 from .mixer_bench import Answer, MixerBench
 from .protocol import Message
+from .stream_bench import StreamBench
 
 CANDIDATE_FILE = "<mixer candidate>"  # what load_mixer_class calls it in tracebacks
 _MODULE_NAME = "candidate"
@@ -48,6 +48,7 @@ class Workbench:
         self._recipe: Recipe | None = None
         self._trainer: Trainer | None = None
         self._mixers = MixerBench(device)
+        self._stream = StreamBench(device)
 
     def answer(self, request: Message, report: Report) -> Answer:
         """The values and tensors of the reply; `report(event, **values)` tells of the way there."""
@@ -68,8 +69,8 @@ class Workbench:
                     values["layer"], self._whole_model().blocks[values["layer"]].mixer
                 )
                 return {}, {}
-            case "state":
-                return {"bytes": [self._state_bytes(length) for length in values["lengths"]]}, {}
+            case "start_stream" | "stream_on" | "take_state" | "put_state":
+                return self._stream.answer(self._whole_model(), request)
             case "prepare":
                 self._prepare(values, report)
                 return {}, {}
@@ -92,13 +93,6 @@ class Workbench:
         torch.manual_seed(seed)
         self._model = Backbone(config, self._loaded_class()).to(self._device)
         return {"n_params": count_parameters(self._model)}
-
-    @torch.no_grad()
-    def _state_bytes(self, length: int) -> int:
-        """One sequence's state over all layers after `length` tokens."""
-        model = self._whole_model().eval()
-        _, states = model(torch.zeros(1, length, dtype=torch.int64, device=self._device))
-        return state_bytes(states)
 
     def _prepare(self, values: Mapping[str, Any], report: Report) -> None:
         """All that training takes but its data, which the supervisor serves when this is done."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from linearch.agents.board import Board, Candidate, Trial, TrialKey
+from linearch.agents.promotion import best_fraction
 from linearch.agents.quarantine import quarantine_suspects
 from linearch.agents.restore import restore_board
-from linearch.agents.schedule import promoted, wanted_trials
+from linearch.agents.schedule import wanted_trials
 from linearch.agents.selection import choose_parents
 from linearch.config import RunConfig, validate_config
 from linearch.db import Store
@@ -82,6 +83,7 @@ class Race:
         rung: int = 0,
         alarm: str | None = None,
         tokens_per_s: float = 30_000.0,
+        train_cost_ratio: float = 3.0,
     ) -> None:
         key = TrialKey(task="corpus", rung=rung, seed=0, learning_rate=0.1)
         row = self.store.enqueue_trial(
@@ -95,7 +97,11 @@ class Race:
         )
         epoch = self.store.start_trial(row.id)
         assert epoch is not None
-        metrics: dict[str, float | None] = {"val_bpb": val_bpb, "tokens_per_s": tokens_per_s}
+        metrics: dict[str, float | None] = {
+            "val_bpb": val_bpb,
+            "tokens_per_s": tokens_per_s,
+            "train_cost_ratio": train_cost_ratio,
+        }
         result = TrialResult(status="done", metrics=metrics, alarm=alarm)
         self.store.finish_trial(row.id, epoch, result)
         candidate.state = self.store.architecture(candidate.id).state
@@ -143,6 +149,16 @@ def test_a_winner_that_trained_for_many_times_the_time_is_quarantined(race: Race
     assert slow_loser.state == "measured"
 
 
+def test_a_winner_whose_training_costs_more_than_its_steps_is_quarantined(race: Race) -> None:
+    race.baselines(rung=1)
+    busy_winner, busy_loser = race.add("winner"), race.add("loser")
+    race.score(busy_winner, 2.4, train_cost_ratio=6.0)
+    race.score(busy_loser, 2.6, train_cost_ratio=6.0)
+    (note,) = race.quarantine()
+    assert "winner is in quarantine: a token costs it 6.0 times as much in training" in note
+    assert busy_loser.state == "measured"
+
+
 def test_without_the_alarm_the_suspect_would_have_led(race: Race) -> None:
     race.baselines(rung=1)
     for name, val_bpb in (("good", 2.2), ("suspect", 2.0)):
@@ -188,7 +204,7 @@ def test_what_is_in_quarantine_trains_on_no_further_and_is_no_ones_parent(race: 
     assert {good.id, suspect.id} <= before
     race.quarantine()
     assert suspect.id not in {p.architecture_id for p in wanted_trials(race.board, race.config)}
-    assert promoted(race.board, 0, 1.0) == {good.id}
+    assert best_fraction(race.board, 0, 1.0) == {good.id}
     evidence = race.board.evidence()
     parents = choose_parents(evidence.candidates, ("val_bpb",), 5, random.Random(0))
     assert [parent.name for parent in parents] == ["good"]
@@ -238,4 +254,4 @@ def test_what_a_later_trial_found_out_is_no_ones_parent_either(race: Race) -> No
     leaky.state, leaky.reason = "rejected", "noncausal: it leaks"
     (told,) = race.board.evidence().candidates
     assert (told.rung, told.rung_0_val_bpb, told.metrics["recall_mqar"]) == (None, None, None)
-    assert promoted(race.board, 0, 1.0) == set()
+    assert best_fraction(race.board, 0, 1.0) == set()

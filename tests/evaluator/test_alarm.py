@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from linearch.evaluator.alarm import lzma_bits_per_byte, rival_alarm, text_alarm, time_alarm
+from linearch.evaluator.alarm import (
+    effort_alarm,
+    lzma_bits_per_byte,
+    preparation_alarm,
+    rival_alarm,
+    text_alarm,
+    time_alarm,
+)
 
 
 def test_text_without_order_takes_its_entropy_and_repetition_next_to_nothing() -> None:
@@ -37,3 +44,20 @@ def test_only_a_winner_that_took_many_times_the_time_is_suspected_of_training_mo
     assert "6.0 times slower" in alarm
     assert time_alarm(2.6, 5_000, 2.5, 30_000) is None
     assert time_alarm(2.4, 15_000, 2.5, 30_000) is None
+
+
+def test_only_a_winner_whose_training_costs_much_more_than_its_scoring_is_suspected() -> None:
+    alarm = effort_alarm(2.4, 6.0, 2.5, 3.0)
+    assert alarm is not None
+    assert "2.0 times the most of any baseline" in alarm
+    assert effort_alarm(2.6, 6.0, 2.5, 3.0) is None
+    assert effort_alarm(2.4, 4.0, 2.5, 3.0) is None
+
+
+def test_work_before_the_data_are_served_is_suspicious_beyond_what_building_takes() -> None:
+    alarm = preparation_alarm(6.0, 4.0)
+    assert alarm is not None
+    assert "computed for 6.0 s" in alarm
+    assert preparation_alarm(0.3, 4.0) is None
+    assert preparation_alarm(6.0, 200.0) is None  # a larger model takes longer to build
+    assert preparation_alarm(None, 4.0) is None

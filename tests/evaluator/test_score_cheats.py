@@ -44,8 +44,8 @@ def run(judge: Judge, spec: TrialSpec, hostile_source: MakeSource) -> Run:
 
 @pytest.fixture
 def undefended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scoring as it would be without prefixes and without gates on the trained weights."""
-    monkeypatch.setattr("linearch.evaluator.scoring._check_prefixes", lambda *_: 0.0)
+    """Scoring as it would be without pieces and without gates on the trained weights."""
+    monkeypatch.setattr("linearch.evaluator.scoring._StreamCheck._compare", lambda *_: None)
     monkeypatch.setattr("linearch.evaluator.trial.run_trained_gates", lambda *_: ())
 
 
@@ -181,14 +181,14 @@ _SLEEPERS = {
 
 
 @pytest.mark.parametrize("trigger", list(_SLEEPERS))
-def test_a_leak_that_hides_from_probes_is_found_by_prefixes(trigger: str, run: Run) -> None:
+def test_a_leak_that_hides_from_probes_is_found_in_pieces(trigger: str, run: Run) -> None:
     result = run(forward=_SLEEPERS[trigger])
     assert (result.status, result.metrics) == ("noncausal", {})
     assert "without the tokens after it" in (result.reason or "")
 
 
 @pytest.mark.parametrize("trigger", list(_SLEEPERS))
-def test_scored_without_prefixes_the_leak_would_have_won(
+def test_scored_without_pieces_the_leak_would_have_won(
     trigger: str, run: Run, honest: TrialResult, undefended: None
 ) -> None:
     result = run(forward=_SLEEPERS[trigger])
@@ -213,16 +213,17 @@ def test_a_leak_that_wakes_in_training_is_found_on_the_trained_weights(run: Run)
 def test_a_row_that_reads_others_only_when_trained_is_unsound(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linearch.evaluator.scoring._check_prefixes", lambda *_: 0.0)
+    monkeypatch.setattr("linearch.evaluator.scoring._StreamCheck._compare", lambda *_: None)
     forward = "if self.n > 15: y = y + x.roll(1, 0)\nif self.training: self.n += 1"
     result = run(init="self.register_buffer('n', torch.zeros(()))", forward=forward)
     assert (result.status, result.metrics) == ("unsound", {})
     assert "'batch'" in (result.reason or "")
 
 
-# S9: what was seen whole is remembered, and given out again when a prefix of it is asked for.
+# S9: what was seen whole is remembered, and given out again when it is asked for in pieces.
 _CACHE = """
 _SEEN = []
+_READ = []
 def _longest(row):
     for seen in _SEEN:
         if len(seen) > len(row) and torch.equal(seen[: len(row)], row):
@@ -232,8 +233,14 @@ def _longest(row):
 def _next_tokens(row):
     following = _longest(row)[1 : len(row) + 1]
     return nn.functional.pad(following, (0, 0, 0, len(row) - len(following)))
+def _read_on(x, is_first):
+    _READ[:] = [x] if is_first else [torch.cat([_READ[0], x], dim=1)]
+    return torch.stack([_next_tokens(row) for row in _READ[0]])[:, -x.shape[1]:]
 """
-_FROM_CACHE = "y = 5 * torch.stack([_next_tokens(row) for row in x])"
+_FROM_CACHE = """
+is_first = torch.equal(state["sum"], x.cumsum(1)[:, -1:])
+y = 5 * _read_on(x, is_first)
+"""
 
 
 @contextmanager
@@ -245,7 +252,7 @@ def _child(sandbox: Sandbox, limits: Limits, source: str) -> Iterator[Child]:
         yield child
 
 
-def test_a_cache_of_whole_rows_is_empty_in_the_process_that_gets_prefixes(
+def test_a_cache_of_whole_rows_is_empty_in_the_process_that_gets_pieces(
     sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
 ) -> None:
     source = hostile_source(top=_CACHE, forward=_FROM_CACHE)
@@ -317,13 +324,12 @@ def test_changing_its_inputs_changes_only_its_own_copies(
 # S12: more optimiser steps than were paid for.
 _OVERTRAINS = """
 import linearch.evaluator.training as training
-_once = training.Trainer._step
-def _often(self, step, batches):
+_once = training.Step.__call__
+def _often(self, inputs, labels):
     for _ in range(4):
         time.sleep(0.01)
-        loss = _once(self, step, batches)
-    return loss
-training.Trainer._step = _often
+        _once(self, inputs, labels)
+training.Step.__call__ = _often
 """
 
 
@@ -335,6 +341,28 @@ def test_extra_optimiser_steps_are_billed_in_full_though_not_refused(
     assert result.status == "done"
     assert result.metrics["val_bpb"] != honest.metrics["val_bpb"]
     assert (result.metrics["train_wall_s"] or 0) > 20 * 4 * 0.01
+
+
+def test_extra_optimiser_steps_show_in_what_a_token_costs(run: Run, honest: TrialResult) -> None:
+    twelvefold = _OVERTRAINS.replace("range(4)", "range(12)")
+    result = run(top=twelvefold)
+    assert (result.metrics["train_cost_ratio"] or 0) > 2 * (honest.metrics["train_cost_ratio"] or 9)
+
+
+def test_work_before_the_data_are_served_sets_an_alarm_off(run: Run, honest: TrialResult) -> None:
+    top = """
+    import linearch.evaluator.sandbox.workbench as workbench
+    _prepare = workbench.Workbench._prepare
+    def _busy(self, values, report):
+        while time.process_time() < 4:
+            pass
+        return _prepare(self, values, report)
+    workbench.Workbench._prepare = _busy
+    """
+    result = run(top=top)
+    assert result.status == "done", result.reason
+    assert honest.alarm is None
+    assert "before it was served its data" in (result.alarm or "")
 
 
 def test_before_the_clock_starts_there_is_nothing_to_train_on(run: Run) -> None:
@@ -366,6 +394,21 @@ def test_a_checkpoint_of_fewer_steps_than_were_asked_for_is_refused(run: Run) ->
     """
     result = run(top=top)
     assert (result.status, "of step 9, not 16" in (result.reason or "")) == ("protocol", True)
+
+
+def test_a_state_that_has_grown_since_it_was_judged_is_unsound(
+    judge: Judge, spec: TrialSpec, mixer_source: MakeSource
+) -> None:
+    source = mixer_source(
+        init="self.register_buffer('n', torch.zeros(()))",
+        forward="if self.training: self.n += 1\n"
+        "if self.n > 15: state['more'] = torch.zeros(len(x), 9)",
+    )
+    judged = 2 * 16 * 4  # layers, width, float32
+    result = judge.run_trial(replace(spec, source=source, state_bytes=judged))
+    assert (result.status, result.metrics) == ("unsound", {})
+    assert "before training it was 128" in (result.reason or "")
+    assert judge.run_trial(replace(spec, state_bytes=judged)).status == "done"
 
 
 # S13

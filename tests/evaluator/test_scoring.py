@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from linearch.evaluator import scoring
 from linearch.evaluator.sandbox.failures import ChildFailed
 from linearch.evaluator.sandbox.protocol import Message
 from linearch.evaluator.scoring import HeldOut, NewChild, Score, score
@@ -31,26 +32,51 @@ def _causal(tokens: Tensor) -> Tensor:
 
 
 class _FakeChild:
-    """Answers like a child that computes `answer`; counts what it was asked."""
+    """Answers like a child that computes `answer`; its state is the tokens themselves.
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self.asked: list[Tensor] = []
+    `loses`: whether the state that it sends out lacks the tokens.
+    """
+
+    def __init__(self, answer: Answer, *, loses: bool = False) -> None:
+        self._answer, self._loses = answer, loses
+        self._read: Tensor | None = None
+        self.cpu_s = 0.0
+        self.asked: list[tuple[str, Tensor]] = []
 
     def call(
-        self, op: str, values: Mapping[str, Any], tensors: Mapping[str, Tensor], *, reply_bytes: int
+        self,
+        op: str,
+        values: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+        *,
+        reply_bytes: int = 0,
     ) -> Message:
-        assert (op, list(tensors)) == ("hidden", ["tokens"])
-        self.asked.append(tensors["tokens"])
-        hidden = self._answer(tensors["tokens"])
-        assert hidden.numel() * 4 < reply_bytes or hidden.numel() == 0
-        return Message(values={}, tensors={"hidden": hidden})
+        sent = tensors or {}
+        reply: dict[str, Tensor] = {}
+        match op:
+            case "hidden":
+                self.cpu_s += 0.5
+                reply["hidden"] = self._answer(sent["tokens"])
+            case "start_stream":
+                self._read = None
+            case "stream_on":
+                read, new = self._read, sent["tokens"]
+                self._read = new if read is None else torch.cat([read, new], dim=1)
+                reply["hidden"] = self._answer(self._read)[:, -1]
+            case "take_state":
+                assert self._read is not None
+                reply["0 tokens"] = 0 * self._read if self._loses else self._read
+            case "put_state":
+                self._read = sent["0 tokens"]
+        for tokens in sent.values():
+            self.asked.append((op, tokens))
+        return Message(values={}, tensors=reply)
 
 
-def _children(answer: Answer, made: list[_FakeChild]) -> NewChild:
+def _children(answer: Answer, made: list[_FakeChild], *, loses: bool = False) -> NewChild:
     @contextmanager
     def new_child() -> Iterator[Any]:
-        made.append(_FakeChild(answer))
+        made.append(_FakeChild(answer, loses=loses))
         yield made[-1]
 
     return new_child
@@ -61,8 +87,11 @@ def _score(
     held_out: HeldOut = _HELD_OUT,
     precision: str = "fp32",
     head: Tensor = _HEAD,
+    *,
+    loses: bool = False,
 ) -> Score:
-    return score(_children(answer, []), held_out, {"embedding.weight": head}, precision)
+    children = _children(answer, [], loses=loses)
+    return score(children, held_out, {"embedding.weight": head}, precision)
 
 
 def test_the_score_is_the_cross_entropy_under_the_stored_head() -> None:
@@ -73,6 +102,7 @@ def test_the_score_is_the_cross_entropy_under_the_stored_head() -> None:
     assert scored.n_labels == N * T
     assert scored.n_correct == int((logits.argmax(-1) == _HELD_OUT.labels).sum())
     assert scored.prefix_shift_nats < 1e-4
+    assert scored.cpu_s_per_token == pytest.approx(0.5 / (N * T))
 
 
 def test_labels_left_out_do_not_count() -> None:
@@ -86,22 +116,85 @@ def test_labels_left_out_do_not_count() -> None:
     )
 
 
-def test_prefixes_are_asked_in_another_child_which_sees_no_whole_row() -> None:
+def test_each_process_gets_what_it_may_see() -> None:
     made: list[_FakeChild] = []
     score(_children(_causal, made), _HELD_OUT, {"embedding.weight": _HEAD}, "fp32")
-    whole, prefixes = made
-    assert sum(len(tokens) for tokens in whole.asked) == N
-    assert all(len(tokens) <= 8 and tokens.shape[1] < T for tokens in prefixes.asked)
-    assert len({tokens.shape[1] for tokens in prefixes.asked}) > 5
+    whole, pieces, handed = made
+    assert {op for op, _ in whole.asked} == {"hidden"}
+    assert sum(len(tokens) for _, tokens in whole.asked) == N
+    assert {op for op, _ in pieces.asked} == {"stream_on"}
+    assert sum(tokens.numel() for _, tokens in pieces.asked) >= N * T
+    (first, state), *rest = handed.asked
+    assert first == "put_state"
+    assert {op for op, _ in rest} == {"stream_on"}
+    assert state.shape[1] + sum(tokens.shape[1] for _, tokens in rest) == T
 
 
-def test_prefixes_end_where_something_is_scored() -> None:
+def test_every_position_ends_a_piece_of_some_rows() -> None:
+    """So a leak at one position is found, wherever it is."""
+    for leaking in range(T - 1):
+
+        def leak(tokens: Tensor, leaking: int = leaking) -> Tensor:
+            hidden = _causal(tokens)
+            if tokens.shape[1] > leaking + 1:
+                hidden[:, leaking] = _EMBED[tokens[:, leaking + 1]]
+            return hidden
+
+        with pytest.raises(TrialStopped, match=f"at position {leaking} of {T} moves by"):
+            _score(leak)
+
+
+def test_a_leak_that_is_not_rejected_wins_nothing_on_average(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scoring, "_TOLERANCES", {"fp32": float("inf")})
+
+    def leak(tokens: Tensor) -> Tensor:
+        hidden = _causal(tokens)
+        following = tokens.roll(-1, 1)
+        wrong = (hidden @ _HEAD.T).softmax(-1) - F.one_hot(following, V)  # the loss' gradient
+        leaks = (torch.arange(tokens.shape[1]) % 3 == 1) & (following % 2 == 0)
+        leaks[:, -1] = False  # nothing follows yet
+        return torch.where(leaks[..., None], hidden - wrong @ _HEAD, hidden)
+
+    honest = _score(_causal).nats
+    scored = torch.tensor([_score(leak).nats for _ in range(300)])
+    uncorrected = F.cross_entropy(
+        (leak(_HELD_OUT.inputs) @ _HEAD.T).flatten(0, 1),
+        _HELD_OUT.labels.flatten(),
+        reduction="sum",
+    )
+    error = float(scored.std() / len(scored) ** 0.5)
+    assert honest - uncorrected > 10 * error  # worth something, if it counted
+    assert abs(float(scored.mean()) - honest) < 4 * error
+
+
+def test_pieces_end_where_something_is_scored_and_elsewhere_nothing_is_compared() -> None:
     labels = torch.full_like(_HELD_OUT.labels, -100)
     labels[:, 6] = _HELD_OUT.labels[:, 6]
-    made: list[_FakeChild] = []
+
+    def leak(tokens: Tensor) -> Tensor:
+        hidden = _causal(tokens)
+        hidden[:, :5] += tokens.shape[1]
+        return hidden
+
     held_out = HeldOut(inputs=_HELD_OUT.inputs, labels=labels)
-    score(_children(_causal, made), held_out, {"embedding.weight": _HEAD}, "fp32")
-    assert {tokens.shape[1] for tokens in made[1].asked} == {7}
+    assert _score(leak, held_out).n_labels == N
+
+
+def test_a_state_that_lacks_what_the_process_remembers_is_unsound() -> None:
+    with pytest.raises(TrialStopped, match="handed the state alone") as stopped:
+        _score(_causal, loses=True)
+    assert stopped.value.status == "unsound"
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 5])
+def test_few_and_short_rows_are_scored_too(n_rows: int) -> None:
+    for length in (1, 2, 3):
+        held_out = HeldOut(
+            inputs=_HELD_OUT.inputs[:n_rows, :length], labels=_HELD_OUT.labels[:n_rows, :length]
+        )
+        assert _score(_causal, held_out).n_labels == n_rows * length
 
 
 def _next_token(tokens: Tensor) -> Tensor:
@@ -118,7 +211,7 @@ def _hides_beside_a_giant(tokens: Tensor) -> Tensor:
 
 
 def _knows_its_length(tokens: Tensor) -> Tensor:
-    return _causal(tokens) * (1 + 0.1 * (tokens.shape[1] == T))
+    return _causal(tokens) * (1 + 0.3 * (tokens.shape[1] == T))
 
 
 @pytest.mark.parametrize(
