@@ -53,6 +53,10 @@ def _state(evidence: Mapping[str, Any]) -> str:
     return "bytes at tokens: " + ", ".join(f"{size:,} at {length}" for length, size in at.items())
 
 
+def _handover(evidence: Mapping[str, Any]) -> str:
+    return f"{_moved(evidence)} in a process that was sent {evidence['state_bytes']:,} bytes"
+
+
 def _shape(evidence: Mapping[str, Any]) -> str:
     return "rows × tokens: " + ", ".join(f"{rows}×{length}" for rows, length in evidence["sizes"])
 
@@ -115,6 +119,7 @@ def _as_it_is(evidence: Mapping[str, Any]) -> str:
 _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "parameters": _parameters,
     "state": _state,
+    "handover": _handover,
     "shape": _shape,
     "replay": _moved,
     "batch": _moved,
