@@ -50,6 +50,11 @@ class _Progress:
         self._last_step = step
         self.curve.append((step * self.tokens_per_step, loss))
 
+    @property
+    def where(self) -> str:
+        """How far training had come when it was last heard of."""
+        return f"last heard of at step {self._last_step} of {self.total_steps}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Trained:
@@ -191,6 +196,15 @@ class Trial:
         raise TrialStopped("unsound", reason)
 
     def _train(self) -> _Trained:
+        try:
+            return self._train_in_a_child()
+        except TrialStopped as stopped:
+            if not self._progress.curve:
+                raise
+            reason = f"{stopped.reason} ({self._progress.where})"
+            raise TrialStopped(stopped.status, reason) from None
+
+    def _train_in_a_child(self) -> _Trained:
         recipe = self._assignment.recipe
         resumes = self._spec.checkpoint is not None
         first = self._first_step()

@@ -97,7 +97,7 @@ def test_a_sandboxed_child_trains_on_the_gpu_and_is_scored(
     result = gpu_judge.run_trial(gpu_spec)
     assert (result.status, result.reason) == ("done", None)
     assert 0 < (result.metrics["val_bpb"] or 0.0) < 7
-    assert (result.metrics["prefix_shift_nats"] or 0.0) < 0.1
+    assert 0 < (result.metrics["prefix_shift_nats"] or 0.0) < 0.5
     assert (result.metrics["peak_memory_bytes"] or 0) > 0
     assert all(gate.passed for gate in result.gates)
     assert {gate.stage for gate in result.gates} == {"trained"}
