@@ -66,12 +66,22 @@ class TrainingConfig(Section):
 
 
 class LadderConfig(Section):
-    """How many tokens each rung trains on and who goes on to the next."""
+    """How many tokens each rung trains on, who goes on to the next, and what is repeated."""
 
     rung_tokens: tuple[int, ...] = Field((131_072, 524_288), min_length=1)
-    promote_fraction: float = Field(0.8, gt=0, le=1)
+    pruner: Literal["asha", "successive_halving", "hyperband"] = Field(
+        "asha", description="who climbs: asynchronous successive halving, or one of Optuna's"
+    )
+    promote_fraction: float = Field(0.8, gt=0, le=1, description="that climbs, with asha")
+    reduction_factor: int = Field(2, ge=2, description="one in so many climbs, with Optuna's")
+    random_promote_fraction: float = Field(
+        0.1, ge=0, le=1, description="of the others that climbs by lot, to measure the ranking"
+    )
     noise_baseline: str = "gated_deltanet"
     noise_seeds: int = Field(3, ge=2)
+    baseline_seeds: int = Field(1, ge=1, description="seeds of every other baseline")
+    elite: int = Field(2, ge=0, description="best candidates measured again at the end")
+    elite_seeds: int = Field(2, ge=1, description="fresh seeds of each, and the best baseline's")
 
     @model_validator(mode="after")
     def _rungs_grow(self) -> Self:
@@ -81,16 +91,35 @@ class LadderConfig(Section):
 
 
 class RecallConfig(Section):
-    """The recall probes, run on survivors while time allows; by default MQAR (arXiv 2312.04927)."""
+    """Synthetic tasks, run on survivors while time allows; docs/tasks.md describes them."""
 
     enabled: bool = True
     tasks: tuple[str, ...] = ("mqar",)
-    vocab_size: int = Field(64, ge=8)
-    seq_len: int = Field(64, ge=8)
-    n_pairs: int = Field(8, ge=1)
-    train_tokens: int = Field(524_288, ge=1)
+    sizes: dict[str, dict[str, bool | int | float | str | tuple[int, ...]]] = Field(
+        {}, description="what differs from a task's own sizes, by the task's name"
+    )
+    train_tokens: int = Field(524_288, ge=1, description="of each task")
     batch_size: int = Field(32, ge=1)
     test_sequences: int = Field(256, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_stored_runs(cls, table: Any) -> Any:
+        """Runs stored before each task had sizes of its own keep those of mqar in the section."""
+        if not isinstance(table, dict) or "sizes" in table:
+            return table
+        old = {name: table[name] for name in _STORED_MQAR_SIZES if name in table}
+        rest = {name: value for name, value in table.items() if name not in old}
+        return {**rest, "sizes": {"mqar": old}} if old else table
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks={list(self.tasks)} must name each task once")
+        return self
+
+
+_STORED_MQAR_SIZES = ("vocab_size", "seq_len", "n_pairs")
 
 
 class GateConfig(Section):
@@ -133,7 +162,8 @@ class LLMConfig(Section):
 class ProposerConfig(Section):
     """Who writes the candidates."""
 
-    kind: Literal["grammar", "random", "llm"] = "grammar"
+    kind: Literal["grammar", "random", "llm", "finalists"] = "grammar"
+    finalists: tuple[str, ...] = Field((), description="ids that `finalists` measures once more")
     llm: LLMConfig = LLMConfig()
 
 
@@ -173,6 +203,9 @@ class RunConfig(Section):
         "hgrn2",
     )
     objectives: tuple[str, ...] = ("val_bpb", "state_bytes")
+    fitness: Literal["pareto", "noise-units", "asi-arch", "asi-arch-paper"] = Field(
+        "pareto", description="what parents are chosen and rows are sorted by"
+    )
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()

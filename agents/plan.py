@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import RunConfig
+from ..evaluator.tasks import check_tasks
 from .preflight import resolve_device
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Evidence, Measured
@@ -28,6 +29,8 @@ class Plan:
 
 def plan_search(config: RunConfig) -> Plan:
     """Counts trials and calls; sends nothing, writes nothing, needs no key."""
+    if config.recall.enabled:
+        check_tasks(config.recall)
     plan: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "device": resolve_device(config.workers.device),
@@ -41,7 +44,7 @@ def plan_search(config: RunConfig) -> Plan:
 
 
 def _work(config: RunConfig) -> dict[str, int | None]:
-    """Trials and tokens if every architecture climbs every rung and is probed for recall."""
+    """Trials and tokens if every architecture climbs every rung and is probed on every task."""
     if config.budget.max_candidates is None:
         return {"n_trials_at_most": None, "tokens_at_most": None}
     ladder, n_rates = config.ladder, len(config.training.learning_rates)
@@ -49,7 +52,7 @@ def _work(config: RunConfig) -> dict[str, int | None]:
     repeats = ladder.noise_seeds - 1
     n_first = climbers * n_rates + repeats
     n_higher = (climbers + repeats) * (len(ladder.rung_tokens) - 1)
-    n_recall = climbers if config.recall.enabled else 0
+    n_recall = climbers * len(config.recall.tasks) if config.recall.enabled else 0
     first, last = ladder.rung_tokens[0], ladder.rung_tokens[-1]
     tokens = n_first * first + (climbers + repeats) * (last - first)
     return {

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import resources
 from pathlib import Path
 
 from ..config import RunConfig
+from ..db import Store
 from ..errors import ConfigError, PreflightError
 from ..evaluator.corpus import load_corpus, validation_windows
 from ..evaluator.sandbox.containment import probe_containment
+from ..evaluator.tasks import check_tasks
+from .fitness import check_fitness
 from .objectives import check_objectives
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Proposer
-
-_EVALUATOR = f"{__package__.rpartition('.')[0]}.evaluator"
 
 
 def default_profile() -> str:
@@ -74,8 +74,12 @@ def check_containment(config: RunConfig) -> None:
     containment.require(allow_unsafe=config.sandbox.allow_unsafe)
 
 
-def make_proposer(config: RunConfig) -> Proposer:
-    """The proposer that the configuration names."""
+def make_proposer(config: RunConfig, store: Store) -> Proposer:
+    """The proposer that the configuration names; finalists are read from the store."""
+    if config.proposer.kind == "finalists":
+        from .proposers.finalists import FinalistsProposer
+
+        return FinalistsProposer(store, config.proposer.finalists)
     if config.proposer.kind == "llm":
         from .proposers.llm_proposer import LLMProposer
 
@@ -91,15 +95,14 @@ def make_proposer(config: RunConfig) -> Proposer:
 
 def _check_names(config: RunConfig) -> None:
     check_objectives(config.objectives)
+    check_fitness(config.fitness, config.objectives)
     if config.ladder.noise_baseline not in config.baselines:
         raise ConfigError(
             f"ladder.noise_baseline is {config.ladder.noise_baseline!r}, which is not among the "
             f"baselines {', '.join(config.baselines)}; add it, or name one of them."
         )
-    folder = resources.files(f"{_EVALUATOR}").joinpath("tasks")
-    for task in config.recall.tasks:  # looked up as a file, since importing tasks imports torch
-        if not folder.joinpath(f"{task}.py").is_file():
-            raise ConfigError(f"There is no task {task!r} in recall.tasks; one is 'mqar'.")
+    if config.recall.enabled:
+        check_tasks(config.recall)
 
 
 def _check_corpus(config: RunConfig) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from ..config import RunConfig
+from ..errors import ConfigError
 from .batches import write_windows
 from .corpus import Corpus, validation_windows
 from .recipe import Recipe, make_recipe
 from .results import TrialSpec
 from .scoring import HeldOut
-from .tasks import TASKS
+from .tasks import IGNORED_LABEL, Split, Task, task_named
 
 CORPUS_TASK = "corpus"
 _TEST_SEED = 1 << 32  # no training seed's
+_LONGER_TOKENS = 1 << 19  # of one length, so that their hidden states fit into memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +30,8 @@ class Assignment:
     """`model` are BackboneConfig's fields; `data` is the only file that the child gets to read.
 
     It stays empty until `serve(first step)` fills it with what the steps from there on train on:
-    nothing can be trained before the clock starts.
+    nothing can be trained before the clock starts. `longer` are rows of a task at other lengths
+    than it is trained at, by length; they are scored apart.
     """
 
     model: dict[str, Any]
@@ -38,6 +41,7 @@ class Assignment:
     serve: Callable[[int], None]
     held_out: HeldOut
     expected_params: int
+    longer: Mapping[int, HeldOut] = field(default_factory=dict)
 
 
 def corpus_assignment(
@@ -70,34 +74,43 @@ def corpus_assignment(
 
 
 def task_assignment(spec: TrialSpec, config: RunConfig, folder: Path) -> Assignment:
-    """A synthetic task of `TASKS` at the sizes of `config.recall`; `folder` gets the training rows.
+    """A synthetic task at its own sizes; `folder` gets the training rows.
 
-    As many rows as are trained on, each seen once; the same for every candidate and seed alike.
+    Unless the task has only so many rows, as many as are trained on, each seen once; the same for
+    every candidate. The model gets the task's vocabulary. Raises ConfigError for a task or sizes
+    that there are not.
     """
     recall = config.recall
+    task = task_named(spec.task, recall.sizes)
     recipe = make_recipe(
         config.training,
         tokens=spec.tokens,
         learning_rate=spec.learning_rate,
         seed=spec.seed,
         batch_size=recall.batch_size,
-        seq_len=recall.seq_len,
+        seq_len=task.seq_len,
     )
-    task = TASKS[spec.task]
     n_rows = recipe.total_steps * recall.batch_size
-    rows = task.generate(n_rows, recall, torch.Generator().manual_seed(spec.seed))
-    test = task.generate(recall.test_sequences, recall, torch.Generator().manual_seed(_TEST_SEED))
+    if task.train_rows is not None:
+        n_rows = min(n_rows, task.train_rows)
+    rows = _draw(spec.task, task, n_rows, spec.seed, "train")
+    longer = {}
+    for length in task.test_lengths:
+        n_test = max(1, min(recall.test_sequences, _LONGER_TOKENS // length))
+        at_length = task.at_length(length)
+        longer[length] = _draw(spec.task, at_length, n_test, _TEST_SEED, "test")
     model = model_sizes(config, spec.pattern, spec.mlp_width)
-    other_tokens = recall.vocab_size - config.model.vocab_size
+    other_tokens = task.vocab_size - config.model.vocab_size
     data = _empty(folder / spec.task)
     return Assignment(
-        model={**model, "vocab_size": recall.vocab_size},
+        model={**model, "vocab_size": task.vocab_size},
         recipe=recipe,
         data=data,
         data_kind="rows",
-        serve=lambda first: _write_rows(data, *rows),
-        held_out=HeldOut(inputs=test[0], labels=test[1]),
+        serve=lambda first: _write_rows(data, rows),
+        held_out=_draw(spec.task, task, recall.test_sequences, _TEST_SEED, "test"),
         expected_params=config.model.param_budget + other_tokens * config.model.d_model,
+        longer=longer,
     )
 
 
@@ -120,7 +133,25 @@ def _empty(path: Path) -> Path:
     return path
 
 
-def _write_rows(path: Path, inputs: Tensor, labels: Tensor) -> None:
+def _draw(name: str, task: Task, n_rows: int, seed: int, split: Split) -> HeldOut:
+    """Rows of a task; raises ConfigError for a task that breaks its own promises."""
+    inputs, labels = task.generate(n_rows, np.random.default_rng(seed), split)
+    shape = (n_rows, task.seq_len)
+    if inputs.shape != shape or labels.shape != shape:
+        raise ConfigError(
+            f"Task {name!r} drew inputs {inputs.shape} and labels {labels.shape}, not {shape}; "
+            "correct its generate()."
+        )
+    largest = int(max(inputs.max(), labels.max()))
+    if inputs.min() < 0 or labels.min() < IGNORED_LABEL or largest >= task.vocab_size:
+        raise ConfigError(
+            f"Task {name!r} drew ids that a model of its vocab_size={task.vocab_size} does not "
+            f"have, up to {largest}; correct its vocab_size or its generate()."
+        )
+    return HeldOut(inputs=torch.from_numpy(inputs).long(), labels=torch.from_numpy(labels).long())
+
+
+def _write_rows(path: Path, rows: HeldOut) -> None:
     """In place, since a child holds the file open already."""
-    rows = {"inputs": inputs.int(), "labels": labels.int()}
-    path.write_bytes(safetensors.torch.save(rows))
+    tensors = {"inputs": rows.inputs.int(), "labels": rows.labels.int()}
+    path.write_bytes(safetensors.torch.save(tensors))

@@ -63,9 +63,9 @@ class Judgement:
 class TrialSpec:
     """One training: which code, how large, on what, from which seed and rate.
 
-    `task` is "corpus" (language modelling up to `tokens`, continued from `checkpoint`) or "mqar";
-    `is_reference` is for trusted code to say alone; `state_bytes` is what the judge measured, which
-    the trained model's state may not exceed (None: not compared).
+    `task` is "corpus" (language modelling up to `tokens`, continued from `checkpoint`) or the name
+    of a synthetic one; `is_reference` is for trusted code to say alone; `state_bytes` is what the
+    judge measured, which the trained model's state may not exceed (None: not compared).
     """
 
     source: str

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from ..config import RunConfig
 from .alarm import preparation_alarm, text_alarm
 from .assignment import CORPUS_TASK, Assignment
@@ -151,6 +153,7 @@ class Trial:
             "prefix_shift_nats": scored.prefix_shift_nats,
             "train_cost_ratio": self._cost_ratio(trained, scored),
             **_task_metrics(self._spec.task, scored),
+            **self._longer_metrics(weights, trained.weights),
         }
         return {
             "status": "done",
@@ -159,6 +162,14 @@ class Trial:
             "checkpoint": trained.checkpoint,
             "weights": trained.weights,
         }
+
+    def _longer_metrics(self, weights: Mapping[str, Tensor], stored: bytes) -> dict[str, float]:
+        """A task's accuracy on rows of other lengths than it was trained at, each apart."""
+        metrics = {}
+        for length, rows in self._assignment.longer.items():
+            scored = score(lambda: self._scoring_child(stored), rows, weights, self._precision)
+            metrics[f"recall_{self._spec.task}@{length}"] = scored.n_correct / scored.n_labels
+        return metrics
 
     def _alarm(self, metrics: Mapping[str, float | None], trained: _Trained) -> str | None:
         val_bpb = metrics.get("val_bpb")

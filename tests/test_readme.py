@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -62,16 +63,17 @@ def test_the_mixer_is_a_candidate_that_streams() -> None:
 
 
 def test_the_task_makes_rows_that_its_labels_answer() -> None:
-    from linearch.config import RecallConfig
-    from linearch.evaluator.tasks import IGNORED_LABEL
+    import numpy as np
 
-    scope: dict[str, object] = {"torch": torch, "IGNORED_LABEL": IGNORED_LABEL}
-    exec(block_with("class Copying"), scope)
-    config = RecallConfig(vocab_size=8, seq_len=10)
-    generator = torch.Generator().manual_seed(0)
-    inputs, labels = scope["Copying"]().generate(3, config, generator)  # type: ignore[operator]
-    asked = labels[:, :-1] != IGNORED_LABEL
-    assert torch.equal(labels[:, :-1][asked], inputs[:, 1:][asked])
+    from linearch.evaluator import tasks
+
+    scope: dict[str, object] = {"np": np, "dataclass": dataclasses.dataclass, **vars(tasks)}
+    exec("from __future__ import annotations\n" + block_with("class Copying"), scope)
+    copying = scope["TASKS"]["copying"]  # type: ignore[index]
+    inputs, labels = copying.generate(3, np.random.default_rng(0), "test")
+    asked = labels[:, :-1] != tasks.IGNORED_LABEL
+    assert asked.sum() == 3 * 16
+    assert np.array_equal(labels[:, :-1][asked], inputs[:, 1:][asked])
 
 
 def test_the_gate_passes_a_zero_map_and_rejects_another() -> None:

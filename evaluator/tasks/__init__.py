@@ -1,10 +1,17 @@
-"""Synthetic tasks for what bits per byte do not show. A new one is one file and one line here."""
+"""Synthetic tasks for what bits per byte do not show. A new one is one file in this folder."""
 
-from collections.abc import Mapping
+from .registry import SUITES, TASKS, check_tasks, task_named
+from .task import IGNORED_LABEL, Rows, Split, Task, next_tokens, unlabelled
 
-from .mqar import MQAR
-from .task import IGNORED_LABEL, Task, accuracy
-
-TASKS: Mapping[str, Task] = {"mqar": MQAR()}
-
-__all__ = ["IGNORED_LABEL", "TASKS", "Task", "accuracy"]
+__all__ = [
+    "IGNORED_LABEL",
+    "SUITES",
+    "TASKS",
+    "Rows",
+    "Split",
+    "Task",
+    "check_tasks",
+    "next_tokens",
+    "task_named",
+    "unlabelled",
+]

@@ -7,18 +7,17 @@ A row states N key-value pairs, then asks for each key once, at gaps that follow
     labels:    .   .   .   .   .   .   7   .   .   .   .   8   .   .   .   .
 
 Keys are ids 1 .. V/2 - 1 and values V/2 .. V - 1, each at most once a row. A `.` is a random id
-among the inputs and -100 among the labels. Zoology's figure 2 has V = 8192, (T, N) of (64, 4),
-(128, 8), (256, 16), (512, 64) and 100,000 rows; a small vocabulary separates architectures less.
+among the inputs and -100 among the labels. A small vocabulary separates architectures less.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
-from ...config import RecallConfig
+import numpy as np
+
 from ...errors import ConfigError
-from .task import IGNORED_LABEL
+from .task import Rows, Split, Task, unlabelled
 
 # The gap of i slots has probability proportional to i ** (POWER - 1): near repeats are the most
 # frequent, as of bigrams in text. 1 would make it uniform.
@@ -26,37 +25,55 @@ POWER = 0.01
 _MAX_NOISE = 1 << 22  # numbers held at once while drawing
 
 
-class MQAR:
-    """Draws rows of the task; stateless."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MQAR(Task):
+    """`n_pairs` keys and their values."""
 
-    def generate(
-        self, n_sequences: int, config: RecallConfig, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        _check(config)
-        n_pairs, n_keys = config.n_pairs, config.vocab_size // 2
-        keys = 1 + _distinct(torch.ones(n_keys - 1), n_sequences, n_pairs, generator)  # [N, P]
-        values = n_keys + _distinct(
-            torch.ones(config.vocab_size - n_keys), n_sequences, n_pairs, generator
-        )
-        n_slots = config.seq_len // 2 - n_pairs
-        gaps = torch.arange(1, n_slots + 1).float()
-        slots = _distinct(gaps ** (POWER - 1), n_sequences, n_pairs, generator)
-        queries = 2 * n_pairs + 2 * slots  # every second position after the pairs
+    vocab_size: int = 64
+    seq_len: int = 64
+    n_pairs: int = 8
 
-        shape = (n_sequences, config.seq_len)
-        inputs = torch.randint(config.vocab_size, shape, generator=generator)
-        inputs[:, 0 : 2 * n_pairs : 2] = keys
-        inputs[:, 1 : 2 * n_pairs : 2] = values
-        inputs.scatter_(1, queries, keys)
-        labels = torch.full(shape, IGNORED_LABEL).scatter_(1, queries, values)
+    @property
+    def chance_level(self) -> float:
+        """1 / (V / 2). Remembering which values were stated, but not whose, gives 1 / N."""
+        return 1 / (self.vocab_size - self.vocab_size // 2)
+
+    def generate(self, n_rows: int, rng: np.random.Generator, split: Split) -> Rows:
+        n_keys = self.vocab_size // 2
+        keys = 1 + _distinct(np.ones(n_keys - 1), n_rows, self.n_pairs, rng)  # [N, P]
+        values = n_keys + _distinct(np.ones(self.vocab_size - n_keys), n_rows, self.n_pairs, rng)
+        gaps = np.arange(1, self.seq_len // 2 - self.n_pairs + 1)
+        slots = _distinct(gaps ** (POWER - 1), n_rows, self.n_pairs, rng)
+        queries = 2 * self.n_pairs + 2 * slots  # every second position after the pairs
+
+        inputs = rng.integers(self.vocab_size, size=(n_rows, self.seq_len))
+        inputs[:, 0 : 2 * self.n_pairs : 2] = keys
+        inputs[:, 1 : 2 * self.n_pairs : 2] = values
+        np.put_along_axis(inputs, queries, keys, axis=1)
+        labels = unlabelled(inputs)
+        np.put_along_axis(labels, queries, values, axis=1)
         return inputs, labels
 
-    def chance_level(self, config: RecallConfig) -> float:
-        """1 / (V / 2). Remembering which values were stated, but not whose, gives 1 / N."""
-        return 1 / (config.vocab_size - config.vocab_size // 2)
+    def check(self) -> None:
+        if self.n_pairs < 1:
+            raise ConfigError(f"n_pairs={self.n_pairs} must be at least 1.")
+        if self.seq_len < 4 * self.n_pairs:
+            raise ConfigError(
+                f"seq_len={self.seq_len} is too short for n_pairs={self.n_pairs} and their "
+                f"queries; it takes {4 * self.n_pairs}."
+            )
+        if self.seq_len % 2:
+            raise ConfigError(f"seq_len={self.seq_len} must be even.")
+        if self.vocab_size // 2 - 1 < self.n_pairs:
+            raise ConfigError(
+                f"vocab_size={self.vocab_size} has {self.vocab_size // 2 - 1} keys, too few for "
+                f"n_pairs={self.n_pairs}; it takes {2 * self.n_pairs + 2}."
+            )
 
 
-def _distinct(weights: Tensor, n_rows: int, n_drawn: int, generator: torch.Generator) -> Tensor:
+def _distinct(
+    weights: np.ndarray, n_rows: int, n_drawn: int, rng: np.random.Generator
+) -> np.ndarray:
     """Indices drawn one after another by weight, none twice in a row: [n_rows, n_drawn].
 
     The largest of log weight + Gumbel noise, in order, are such a draw.
@@ -65,21 +82,20 @@ def _distinct(weights: Tensor, n_rows: int, n_drawn: int, generator: torch.Gener
     drawn = []
     for first in range(0, n_rows, n_at_once):
         shape = (min(n_at_once, n_rows - first), len(weights))
-        gumbel = -torch.rand(shape, generator=generator).log().neg().log()
-        drawn.append((weights.log() + gumbel).topk(n_drawn, dim=1).indices)
-    return torch.cat(drawn)
+        scores = rng.gumbel(size=shape) + np.log(weights)
+        top = np.argpartition(-scores, n_drawn - 1, axis=1)[:, :n_drawn]
+        order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)
+        drawn.append(np.take_along_axis(top, order, axis=1))
+    return np.concatenate(drawn)
 
 
-def _check(config: RecallConfig) -> None:
-    if config.seq_len < 4 * config.n_pairs:
-        raise ConfigError(
-            f"recall.seq_len={config.seq_len} is too short for recall.n_pairs={config.n_pairs} and "
-            f"their queries; it takes {4 * config.n_pairs}."
+# The four settings of Zoology's figure 2, T x N.
+TASKS = {
+    "mqar": MQAR(),
+    **{
+        f"mqar-{seq_len}x{n_pairs}": MQAR(
+            vocab_size=8192, seq_len=seq_len, n_pairs=n_pairs, train_rows=100_000
         )
-    if config.seq_len % 2:
-        raise ConfigError(f"recall.seq_len={config.seq_len} must be even.")
-    if config.vocab_size // 2 - 1 < config.n_pairs:
-        raise ConfigError(
-            f"recall.vocab_size={config.vocab_size} has {config.vocab_size // 2 - 1} keys, too few "
-            f"for recall.n_pairs={config.n_pairs}; it takes {2 * config.n_pairs + 2}."
-        )
+        for seq_len, n_pairs in ((64, 4), (128, 8), (256, 16), (512, 64))
+    },
+}

@@ -100,7 +100,11 @@ def config(text_file: Path) -> RunConfig:
         model=ModelConfig(d_model=16, param_budget=10_000, window=8),
         data=DataConfig(corpus=str(text_file), seq_len=32, val_windows=16),
         training=TrainingConfig(batch_size=4, warmup_steps=4),
-        recall=RecallConfig(vocab_size=32, seq_len=32, n_pairs=4, batch_size=8, test_sequences=32),
+        recall=RecallConfig(
+            sizes={"mqar": {"vocab_size": 32, "seq_len": 32, "n_pairs": 4}},
+            batch_size=8,
+            test_sequences=32,
+        ),
         gates=GateConfig(deadline_s=20),
         workers=WorkerConfig(memory_limit_mib=512, trial_deadline_s=20),
     )

@@ -165,6 +165,13 @@ def test_recall_is_trained_and_scored_at_its_own_sizes(judge: Judge, spec: Trial
     assert result.metrics["n_params"] < 7_000  # 32 token vectors instead of 256
 
 
+def test_a_task_is_scored_at_other_lengths_apart(judge: Judge, spec: TrialSpec) -> None:
+    result = judge.run_trial(replace(spec, task="parity", tokens=10 * 8 * 40))
+    assert (result.status, result.reason) == ("done", None)
+    assert 0 <= (result.metrics["recall_parity"] or 0) <= 1
+    assert 0 <= (result.metrics["recall_parity@256"] or 0) <= 1
+
+
 # In training it is honest, in scoring it is not: only the score can tell.
 _PEEKS_IN_SCORING = "y = y if self.training else y + x.roll(-1, 1)"
 # What it claims to have written is not what it leaves behind.
