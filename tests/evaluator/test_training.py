@@ -159,6 +159,39 @@ def test_a_loss_that_is_no_number_ends_training_at_once(
     assert all(event["loss"] < 10 for event in events if event["event"] == "progress")
 
 
+def test_an_update_that_breaks_the_weights_leaves_no_checkpoint(
+    make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    """Step 15 is the last before the checkpoint; its loss is from before its update."""
+    top = """
+    class Break(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y, calls):
+            ctx.calls = calls
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return (grad * float("nan") if ctx.calls == 15 else grad), None
+    """
+    forward = "self.calls += 1\ny = Break.apply(y, self.calls)"
+    model = make_model(top=top, init="self.calls = 0", forward=forward)
+    outcome, _ = _train(model, text_file, _RECIPE, tmp_path / "checkpoint")
+    assert outcome == {"diverged": True, "steps": 15}
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_after_a_divergence_in_the_cooldown_the_checkpoint_before_it_is_there(
+    make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    forward = "self.calls += 1\nif self.calls > 17: y = y * float('nan')"
+    model = make_model(init="self.calls = 0", forward=forward)
+    outcome, _ = _train(model, text_file, _RECIPE, tmp_path / "checkpoint")
+    assert outcome == {"diverged": True, "steps": 18}
+    stored = safetensors.torch.load_file(tmp_path / "checkpoint")
+    assert all(tensor.isfinite().all() for tensor in stored.values())
+
+
 def test_a_batch_depends_on_the_seed_and_its_number_alone(text_file: Path, tmp_path: Path) -> None:
     longer = replace(_RECIPE, total_steps=40)
     batches, same = (_windows(text_file, tmp_path, recipe) for recipe in (_RECIPE, longer))
