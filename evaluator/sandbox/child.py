@@ -39,7 +39,7 @@ def main(channel: socket.socket, data: int | None, limits: Limits, plan: Plan) -
 def examine(channel: socket.socket, limits: Limits, plan: Plan, outside: str) -> None:
     """The self-test in the place of a candidate; `outside` is a file that it may not touch."""
     _, confinement = confine(limits, plan, start=lambda: None)
-    failed = acts_not_refused(plan.profile, outside)
+    failed = acts_not_refused(plan.profile, outside, plan.device, plan.places.withheld)
     send(channel, {"event": "confined", **asdict(confinement), "failed_acts": failed})
 
 

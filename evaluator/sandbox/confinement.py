@@ -15,7 +15,7 @@ from .capabilities import drop_capabilities, forbid_new_privileges
 from .kernel import LayerMissing
 from .landlock import landlock_abi, restrict_files, scopes_signals
 from .limits import Limits, limit_resources
-from .places import allowed_files
+from .places import Places, allowed_files
 from .seccomp import Profile, restrict_calls
 
 Started = TypeVar("Started")
@@ -28,7 +28,7 @@ class Plan:
     profile: Profile
     device: str  # "cpu" or "cuda"
     scratch: str
-    readable: tuple[str, ...]
+    places: Places
     without: frozenset[str] = frozenset()
 
 
@@ -51,7 +51,7 @@ def confine(
     """
     steps = _Steps(plan.without)
     abi = 0 if "landlock" in plan.without else landlock_abi()
-    files = allowed_files(plan.readable, plan.scratch, plan.profile, plan.device)
+    files = allowed_files(plan.places, plan.scratch, plan.profile, plan.device)
     steps.take("rlimits", lambda: limit_resources(limits))
     steps.take("no-new-privileges", forbid_new_privileges)
     steps.take("landlock", lambda: restrict_files(files))
@@ -60,7 +60,12 @@ def confine(
     scoped = scopes_signals(abi)
     steps.take(
         "seccomp",
-        lambda: restrict_calls(plan.profile, os.getpid(), signals_are_scoped=scoped),
+        lambda: restrict_calls(
+            plan.profile,
+            os.getpid(),
+            signals_are_scoped=scoped,
+            shares_memory=plan.device == "cuda",
+        ),
     )
     return started, steps.confinement()
 

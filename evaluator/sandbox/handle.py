@@ -13,6 +13,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from .artifacts import read_artifact, write_artifact
+from .cpu_time import process_cpu_s
 from .failures import ChildFailed, FailureKind, SandboxFault, printable
 from .protocol import MAX_TENSOR_BYTES, Message, MessageReader, ProtocolError, encode
 from .watchdog import POLL_S, Watchdog
@@ -83,6 +84,13 @@ class Child:
     def process(self) -> int:
         """A pidfd, to measure the process by."""
         return self._process
+
+    @property
+    def cpu_s(self) -> float | None:
+        """CPU seconds of all its threads since its start, in nanoseconds' steps; compilers that it
+        started are not among them. None once it has ended.
+        """
+        return process_cpu_s(self._process) if self._is_open else None
 
     @property
     def left_s(self) -> float:

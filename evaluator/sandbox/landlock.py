@@ -54,6 +54,7 @@ class FileAccess:
     """Paths and what is allowed on and below them; a path that does not exist grants nothing."""
 
     readable: tuple[str, ...]
+    listable: tuple[str, ...]  # names alone
     writable: tuple[str, ...]
     devices: tuple[str, ...]
     may_execute: bool  # what is readable
@@ -92,6 +93,7 @@ def restrict_files(access: FileAccess) -> None:
 
 def _grants(access: FileAccess) -> Iterable[tuple[tuple[str, ...], int]]:
     yield access.readable, _READ | (_EXECUTE if access.may_execute else 0)
+    yield access.listable, _READ_DIR
     yield access.writable, _READ | _WRITE
     yield access.devices, _READ_FILE | _WRITE_FILE | _IOCTL_DEV
 

@@ -1,4 +1,8 @@
-"""Which files a candidate's process may open: what Python and torch consist of, and its scratch."""
+"""Which files a candidate's process may open: what Python and torch consist of, and its scratch.
+
+Everything is named; no folder is granted whole that other software shares, for another Python's
+library would be a copy of the text that the default corpus holds out.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,18 @@ import os
 import pwd
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .landlock import FileAccess
+from .python_places import package_folders, package_places, standard_library
 from .seccomp import Profile
 
 _PACKAGE = Path(__file__).parents[2]
 _OURS = ("__init__.py", "errors.py", "config.py", "kernels", "search_space", "evaluator")
 _SYSTEM = (
-    "/usr",
-    "/lib",
-    "/lib64",
     "/etc/ld.so.cache",
     "/dev/random",
     "/dev/urandom",
@@ -26,37 +30,60 @@ _SYSTEM = (
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
 )
-_DEVICES = ("/dev/null", "/dev/zero")
-# Found by trying: without its own maps or its threads' names CUDA does not come up. Both are named
+_PREFIXES = ("/", "/usr", "/usr/local")
+_LIBRARIES = ("*.so", "*.so.*", "*-linux-*", "locale", "nvidia*", "wsl")
+_FOR_COMPILERS = ("*.a", "*.o", "gcc*", "llvm*", "clang*", "bfd-plugins")
+_TOOL_FOLDERS = ("bin", "sbin", "include", "libexec", "*-linux-*")
+_DRIVER = "/usr/local/nvidia"  # where containers have it
+_CUDA_FOLDERS = "/usr/local/cuda*"
+_CUDA_LIBRARIES = ("lib", "lib64", "targets", "nvvm", "extras/CUPTI/lib64")
+# Found by trying: without its own maps and its threads' names CUDA does not come up. Both are named
 # from inside, so that they are this process's own.
-_READABLE_FOR_CUDA = ("/proc/self/maps", "/proc/devices", "/proc/driver/nvidia")
+_READABLE_FOR_CUDA = ("/proc/self/maps",)
 _WRITABLE_FOR_CUDA = ("/proc/self/task",)
 
 
-def allowed_files(
-    readable: Iterable[str], scratch: str, profile: Profile, device: str
-) -> FileAccess:
-    """`readable`: from readable_places, called before the confinement."""
-    is_cuda = device == "cuda"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """`libraries` may be read, `tools` too where compilers run; of `listable` the names alone.
+
+    `withheld` are files in none of them: what a self-test tries to read.
+    """
+
+    libraries: tuple[str, ...]
+    tools: tuple[str, ...]
+    listable: tuple[str, ...]
+    withheld: tuple[str, ...]
+
+
+def allowed_files(places: Places, scratch: str, profile: Profile, device: str) -> FileAccess:
+    """`places`: from readable_places, called before the confinement."""
+    is_cuda, compiles = device == "cuda", profile == "compile"
+    tools = places.tools if compiles else ()
     return FileAccess(
-        readable=(*readable, *(_READABLE_FOR_CUDA if is_cuda else ())),
+        readable=(*places.libraries, *tools, *(_READABLE_FOR_CUDA if is_cuda else ())),
+        listable=places.listable,
         writable=(scratch, *(_WRITABLE_FOR_CUDA if is_cuda else ())),
-        devices=(*_DEVICES, *(_gpu_nodes() if is_cuda else ())),
-        may_execute=profile == "compile",
+        devices=("/dev/null", *(_gpu_nodes() if is_cuda else ())),
+        may_execute=compiles,
     )
 
 
-def readable_places() -> tuple[str, ...]:
+def readable_places() -> Places:
     """The interpreter's, the libraries' and our own code's places; never a folder of the user's.
 
-    Of a clone only the folders with code that candidates use: runs and stores lie beside them.
+    Of a clone only the folders with code that candidates use: runs and stores lie beside them. To
+    be called with what a candidate needs loaded; starts a process for a moment.
     """
-    installed = [sys.prefix, sys.base_prefix, *filter(_holds_packages, sys.path)]
-    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    named = [*installed, *libraries, os.environ.get("CUDA_HOME", "")]
-    paths = {os.path.realpath(path) for path in named if os.path.isabs(path)}
-    allowed = sorted(path for path in paths if not _holds_private_files(path))
-    return (*allowed, *(str(_PACKAGE / name) for name in _OURS), *_SYSTEM)
+    standard = standard_library()
+    ours = (str(_PACKAGE / name) for name in _OURS)
+    libraries = (*standard.readable, *package_places(), *_system_libraries(), *ours, *_SYSTEM)
+    return Places(
+        libraries=_without_private(libraries),
+        tools=_without_private(_tools()),
+        listable=(standard.folder, *package_folders()),
+        withheld=standard.withheld,
+    )
 
 
 def python_files() -> tuple[str, ...]:
@@ -64,17 +91,56 @@ def python_files() -> tuple[str, ...]:
     return (os.__file__, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), __file__)
 
 
-def _holds_packages(folder: str) -> bool:
-    """Whether pip installs there; other folders on the path are someone's own source."""
-    return any(Path(folder).glob("*.dist-info"))
+def _system_libraries() -> Iterator[str]:
+    named = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    for folder in {*_library_folders(), *filter(os.path.isabs, named)}:
+        yield from _matching(folder, _LIBRARIES)
+    for folder in _cuda_folders():
+        yield from _matching(folder, _CUDA_LIBRARIES)
+    yield _DRIVER
+
+
+def _tools() -> Iterator[str]:
+    for prefix in _prefixes() | _cuda_folders():
+        yield from _matching(prefix, (*_TOOL_FOLDERS, "pyvenv.cfg"))
+    for folder in _library_folders():
+        yield from _matching(folder, _FOR_COMPILERS)
+
+
+def _library_folders() -> set[str]:
+    folders = (Path(prefix, name) for prefix in _prefixes() for name in ("lib", "lib64"))
+    return {os.path.realpath(folder) for folder in folders}
+
+
+def _cuda_folders() -> set[str]:
+    named = os.environ.get("CUDA_HOME", "")
+    return {*_matching("/", (_CUDA_FOLDERS[1:],)), *filter(os.path.isabs, [named])}
+
+
+def _prefixes() -> set[str]:
+    return {*_PREFIXES, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}
+
+
+def _matching(folder: str, patterns: tuple[str, ...]) -> Iterator[str]:
+    return (str(path) for pattern in patterns for path in Path(folder).glob(pattern))
+
+
+def _without_private(paths: tuple[str, ...] | Iterator[str]) -> tuple[str, ...]:
+    """Their real paths, each once, without any at or above a home or the clone that runs."""
+    real = {os.path.realpath(path) for path in paths if os.path.isabs(path)}
+    return tuple(sorted(path for path in real if not _holds_private_files(path)))
 
 
 def _holds_private_files(path: str) -> bool:
-    """Whether a home, or the clone that this package runs from, lies at or below `path`."""
-    private = [os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir)] if _has_home() else []
-    if not _holds_packages(str(_PACKAGE.parent)):
-        private.append(str(_PACKAGE))
-    return any(os.path.commonpath([path, place]) == path for place in private)
+    return any(os.path.commonpath([path, place]) == path for place in _private_folders())
+
+
+@cache
+def _private_folders() -> tuple[str, ...]:
+    """The user's home, and the clone that this package may run from."""
+    homes = [os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir)] if _has_home() else []
+    is_installed = any(_PACKAGE.parent.glob("*.dist-info"))
+    return (*homes, *(() if is_installed else (str(_PACKAGE),)))
 
 
 def _has_home() -> bool:
@@ -85,5 +151,5 @@ def _has_home() -> bool:
 
 
 def _gpu_nodes() -> Iterator[str]:
-    yield from ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+    yield from ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/zero")
     yield from map(str, Path("/dev").glob("nvidia[0-9]*"))

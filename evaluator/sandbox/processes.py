@@ -7,15 +7,23 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+_IN_MEMORY = "RssAnon"
+_MEMORY = (_IN_MEMORY, "RssShmem", "VmSwap", "HugetlbPages")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessUsage:
-    """Memory is what belongs to the process alone: anonymous and shared-memory pages and the
-    tables of its pages, no files.
+    """Memory is what a process has that is no file: anonymous and shared-memory pages, wherever
+    they are. The tables of its pages are its own, even where it shares the pages with its parent.
+
+    A process goes on when its first thread has ended, but then /proc shows neither its open files
+    nor its maps.
     """
 
     memory_bytes: int
+    table_bytes: int
     threads: int
+    has_first_thread: bool
 
 
 def children_of(pid: int) -> list[int]:
@@ -47,15 +55,17 @@ def tree_below(pid: int, at_most: int) -> list[int]:
 
 def usage_of(pid: int) -> ProcessUsage | None:
     """None for a process that is gone or a zombie."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    own = _status(f"/proc/{pid}")
+    has_first_thread = _IN_MEMORY in own
+    fields = own if has_first_thread else _status_of_a_thread(pid)
+    if _IN_MEMORY not in fields:
         return None
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    if "RssAnon" not in fields:
-        return None
-    kib = sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem", "VmPTE"))
-    return ProcessUsage(memory_bytes=kib * 1024, threads=int(fields["Threads"]))
+    return ProcessUsage(
+        memory_bytes=sum(_bytes(fields, name) for name in _MEMORY),
+        table_bytes=_bytes(fields, "VmPTE"),
+        threads=int(fields["Threads"]),
+        has_first_thread=has_first_thread,
+    )
 
 
 def open_removed_files(pid: int) -> dict[tuple[int, int], int]:
@@ -86,6 +96,29 @@ def mapped_removed_files(pid: int, below: str) -> set[str]:
         return set()
     removed = (line.split(None, 5) for line in lines if line.endswith(" (deleted)"))
     return {fields[4] for fields in removed if len(fields) == 6 and fields[5].startswith(below)}
+
+
+def _bytes(fields: dict[str, str], name: str) -> int:
+    """Of a line in KiB; none of what the kernel was built without."""
+    return int(fields[name].split()[0]) * 1024 if name in fields else 0
+
+
+def _status(process: str) -> dict[str, str]:
+    try:
+        status = Path(f"{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+
+
+def _status_of_a_thread(pid: int) -> dict[str, str]:
+    """Of one that still has the process's memory; what is said of that is the process's."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    found = (_status(f"/proc/{pid}/task/{thread}") for thread in threads)
+    return next((fields for fields in found if _IN_MEMORY in fields), {})
 
 
 def _parent(pid: str) -> int | None:

@@ -37,10 +37,11 @@ _KERNEL = """bpf userfaultfd io_uring_setup io_uring_enter io_uring_register io_
     add_key request_key keyctl seccomp lsm_set_self_attr init_module finit_module delete_module
     kexec_load kexec_file_load reboot syslog sethostname setdomainname settimeofday clock_settime
     clock_adjtime adjtimex vhangup iopl ioperm modify_ldt lookup_dcookie splice tee vmsplice acct
-    quotactl quotactl_fd swapon swapoff personality unshare setns chroot pivot_root mount umount2
+    quotactl quotactl_fd swapon swapoff landlock_create_ruleset landlock_add_rule
+    landlock_restrict_self personality unshare setns chroot pivot_root mount umount2
     fsopen fsmount fsconfig fspick move_mount open_tree open_tree_attr mount_setattr setuid setgid
     setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset"""
-_NEW_PROCESSES = "fork vfork execve execveat"
+_FOR_COMPILERS = "fork vfork execve execveat flock"
 
 _REFUSED_PRCTL = (
     1,  # PR_SET_PDEATHSIG
@@ -52,8 +53,8 @@ _REFUSED_PRCTL = (
     62,  # PR_SCHED_CORE
     0x59616D61,  # PR_SET_PTRACER
 )
-# Signals to others by way of a file, leases on files of others, large pipes.
-_REFUSED_FCNTL = (8, 10, 15, 1024, 1026, 1031)
+# Locks, signals to others by way of a file, leases and watches, large pipes.
+_REFUSED_FCNTL = (6, 7, 8, 10, 15, 37, 38, 1024, 1026, 1031)
 _REFUSED_IOCTL = (
     0x5412,  # TIOCSTI
     0x541C,  # TIOCLINUX
@@ -62,8 +63,10 @@ _REFUSED_IOCTL = (
     0x40086602,  # FS_IOC_SETFLAGS
     0x401C5820,  # FS_IOC_FSSETXATTR
 )
-_CLONE_THREAD = 0x10000
+_CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
 _CLONE_INTO_NAMESPACES = 0x7E020000
+_CLOSE_RANGE_UNSHARE = 2
+_MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
 _O_ACCMODE_AND_TRUNC, _O_TRUNC = 0o1003, 0o1000
 _O_TMPFILE = 0o20000000
 
@@ -83,14 +86,19 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
-def restrict_calls(profile: Profile, own_pid: int, *, signals_are_scoped: bool) -> None:
+def restrict_calls(
+    profile: Profile, own_pid: int, *, signals_are_scoped: bool, shares_memory: bool
+) -> None:
     """Confines this process for good. Needs no_new_privs or CAP_SYS_ADMIN; raises LayerMissing.
 
     `signals_are_scoped`: Landlock keeps signals inside already, so a compiler's may be sent.
+    `shares_memory`: CUDA's driver may map memory without a file to share it with its devices.
     """
     if platform.machine() not in _ARCHITECTURES:
         raise LayerMissing(f"no table of system calls for {platform.machine()}")
-    code = filter_code(profile, own_pid, signals_are_scoped=signals_are_scoped)
+    code = filter_code(
+        profile, own_pid, signals_are_scoped=signals_are_scoped, shares_memory=shares_memory
+    )
     packed = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
     program = _Program(len(code), packed)
     number = 317 if platform.machine() == "x86_64" else 277
@@ -102,7 +110,9 @@ def restrict_calls(profile: Profile, own_pid: int, *, signals_are_scoped: bool) 
         raise LayerMissing(f"thread {other} could not be confined by seccomp")
 
 
-def filter_code(profile: Profile, own_pid: int, *, signals_are_scoped: bool) -> _Code:
+def filter_code(
+    profile: Profile, own_pid: int, *, signals_are_scoped: bool, shares_memory: bool
+) -> _Code:
     """The filter for this machine's architecture."""
     architecture, column = _ARCHITECTURES[platform.machine()]
     code = [
@@ -115,7 +125,10 @@ def filter_code(profile: Profile, own_pid: int, *, signals_are_scoped: bool) -> 
         (_AT_LEAST, 0, 1, _FIRST_UNKNOWN),
         _errno(errno.ENOSYS),
     ]
-    for name, verdict in _verdicts(profile, own_pid, signals_are_scoped).items():
+    verdicts = _verdicts(profile, own_pid, signals_are_scoped)
+    if not shares_memory:  # whose size nobody could tell: what is dropped from view stays
+        verdicts["mmap"] = _refuse_flags(3, _MAP_SHARED | _MAP_ANONYMOUS)
+    for name, verdict in verdicts.items():
         number = NUMBERS[name][column]
         if number is not None:
             code += [(_EQUAL, 0, len(verdict), number), *verdict]
@@ -125,25 +138,28 @@ def filter_code(profile: Profile, own_pid: int, *, signals_are_scoped: bool) -> 
 def _verdicts(profile: Profile, own_pid: int, signals_are_scoped: bool) -> dict[str, _Code]:
     refused = f"{_FILE_FACTS} {_OTHER_PROCESSES} {_SOCKETS} {_SHARED_MEMORY} {_KERNEL}"
     if profile == "strict":
-        refused += f" {_NEW_PROCESSES}"
+        refused += f" {_FOR_COMPILERS}"
     verdicts: dict[str, _Code] = {name: [_errno(errno.EPERM)] for name in refused.split()}
     # Flags in memory cannot be looked at: libraries take these two as missing and use the elder.
     verdicts |= {name: [_errno(errno.ENOSYS)] for name in ("clone3", "openat2")}
+    # A whole disk between two looks; libraries write instead, as they do where a disk cannot.
+    verdicts["fallocate"] = [_errno(errno.EOPNOTSUPP)]
     own = (0, own_pid)
     verdicts |= {
         "open": _open_with_flags(1),
         "openat": _open_with_flags(2),
         "sendto": _allow_without_address(4),  # our own channel is written with it
         "prctl": _refuse(0, _REFUSED_PRCTL),
+        "close_range": _refuse_flags(2, _CLOSE_RANGE_UNSHARE),
         "fcntl": _refuse(1, _REFUSED_FCNTL),
         "ioctl": _refuse(1, _REFUSED_IOCTL),
         "prlimit64": _allow_only(0, own),
         "sched_setaffinity": _allow_only(0, own),
     }
     if profile == "strict":
-        verdicts["clone"] = _allow_with_flag(0, _CLONE_THREAD)
+        verdicts["clone"] = _allow_threads_alone(0)
     else:
-        verdicts["clone"] = _refuse_with_flag(0, _CLONE_INTO_NAMESPACES)
+        verdicts["clone"] = _refuse_namespaces(0)
     if profile == "strict" or not signals_are_scoped:
         verdicts |= {"kill": _allow_only(0, own), "tgkill": _allow_only(0, (own_pid,))}
     return verdicts
@@ -180,12 +196,24 @@ def _open_with_flags(index: int) -> _Code:
     return [*nameless, *emptied, _allow()]
 
 
-def _allow_with_flag(index: int, flags: int) -> _Code:
-    return [_argument(index), (_ANY_BIT, 0, 1, flags), _allow(), _errno(errno.EPERM)]
+def _refuse_flags(index: int, flags: int) -> _Code:
+    """Refuses all of these at once."""
+    masked = [_argument(index), (_AND, 0, 0, flags)]
+    return [*masked, (_EQUAL, 0, 1, flags), _errno(errno.EPERM), _allow()]
 
 
-def _refuse_with_flag(index: int, flags: int) -> _Code:
-    return [_argument(index), (_ANY_BIT, 0, 1, flags), _errno(errno.EPERM), _allow()]
+def _allow_threads_alone(index: int) -> _Code:
+    """No table of files of a thread's own, which /proc does not show with its process."""
+    thread = _CLONE_THREAD | _CLONE_FILES
+    masked = [_argument(index), (_AND, 0, 0, thread | _CLONE_INTO_NAMESPACES)]
+    return [*masked, (_EQUAL, 0, 1, thread), _allow(), _errno(errno.EPERM)]
+
+
+def _refuse_namespaces(index: int) -> _Code:
+    """Other processes as well as threads, these with their process's table of files."""
+    namespaces = [_argument(index), (_ANY_BIT, 0, 1, _CLONE_INTO_NAMESPACES), _errno(errno.EPERM)]
+    threads = [(_AND, 0, 0, _CLONE_THREAD | _CLONE_FILES), (_EQUAL, 0, 1, _CLONE_THREAD)]
+    return [*namespaces, *threads, _errno(errno.EPERM), _allow()]
 
 
 def _allow_without_address(index: int) -> _Code:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import mmap
 import os
 import platform
 import resource
@@ -30,22 +31,28 @@ from .places import python_files, readable_places
 from .seccomp import Profile
 from .syscall_numbers import NUMBERS
 
-_REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP)
 _DISCARD_PORT = ("127.0.0.1", 9)
 _NEWUSER = 0x10000000
 
 Act = Callable[[], object]
 
 
-def acts_not_refused(profile: Profile, outside: str) -> list[str]:
-    """`outside`: a file of ours that the process may not touch. Runs in the confined process."""
+def acts_not_refused(
+    profile: Profile, outside: str, device: str, withheld: tuple[str, ...]
+) -> list[str]:
+    """`outside`: a file of ours that the process may not touch; `withheld`: library files with
+    text that is held out. Runs in the confined process.
+    """
     parent = os.getppid()
     acts = {
         **_acts_on_files(outside),
+        **_acts_on_text(withheld),
         **_acts_on_the_network(),
         **_acts_on_a_process(parent),
         **_acts_on_the_kernel(),
         **(_acts_that_start_processes() if profile == "strict" else {}),
+        **(_acts_that_share_memory() if device == "cpu" else {}),
     }
     return [name for name, act in acts.items() if not _is_refused(act)]
 
@@ -75,6 +82,10 @@ def _acts_on_files(outside: str) -> dict[str, Act]:
         "open a file without a name": lambda: os.open(".", nameless),
         "remove a file outside": lambda: os.unlink(outside),
     }
+
+
+def _acts_on_text(withheld: tuple[str, ...]) -> dict[str, Act]:
+    return {f"read {path}": partial(os.open, path, os.O_RDONLY) for path in withheld}
 
 
 def _acts_on_the_network() -> dict[str, Act]:
@@ -114,10 +125,14 @@ def _acts_on_a_process(pid: int) -> dict[str, Act]:
 
 
 def _acts_on_the_kernel() -> dict[str, Act]:
-    raw = "bpf userfaultfd io_uring_setup keyctl shmget perf_event_open mount setns"
+    raw = """bpf userfaultfd io_uring_setup keyctl shmget perf_event_open mount setns fallocate
+        landlock_create_ruleset"""
     return {
         **{name: partial(_call, name) for name in raw.split()},
         "filter system calls": lambda: _call("seccomp", 1),
+        "have a table of files of its own": lambda: _call("close_range", 999, 999, 2),
+        "start a thread with one": lambda: _call("clone", 0x10000),
+        "lock a file": lambda: fcntl.lockf(0, fcntl.LOCK_SH),
         "memfd_create": lambda: os.memfd_create("x"),
         "unshare": lambda: unshare(_NEWUSER),
         "outlive the zygote": lambda: prctl(1, 0),
@@ -131,7 +146,18 @@ def _acts_that_start_processes() -> dict[str, Act]:
             os._exit(0)
         os.waitpid(pid, 0)
 
-    return {"fork": fork, "execute a program": lambda: os.execv("/nonexistent", ["x"])}
+    return {
+        "fork": fork,
+        "execute a program": lambda: os.execv("/nonexistent", ["x"]),
+        "lock a file against every process": lambda: fcntl.flock(0, fcntl.LOCK_SH),
+    }
+
+
+def _acts_that_share_memory() -> dict[str, Act]:
+    return {
+        "map shared memory without a file": lambda: mmap.mmap(-1, mmap.PAGESIZE),
+        "open a file of zeros to map it": lambda: os.open("/dev/zero", os.O_RDWR),
+    }
 
 
 def _call(name: str, *arguments: int) -> None:
@@ -156,7 +182,7 @@ def _probe(profile: Profile, folder: Path) -> dict[str, Any]:
     outside, scratch = folder / "outside", folder / "scratch"
     outside.touch()
     scratch.mkdir()
-    plan = Plan(profile=profile, device="cpu", scratch=str(scratch), readable=readable_places())
+    plan = Plan(profile=profile, device="cpu", scratch=str(scratch), places=readable_places())
     receiving, sending = os.pipe()
     child = os.fork()
     if child == 0:
@@ -174,7 +200,7 @@ def _examine_self(plan: Plan, outside: str, answer: int) -> NoReturn:
         os.chdir(plan.scratch)
         limits = Limits(wall_s=1, memory_bytes=256 * MIB)
         _, confinement = confine(limits, plan, start=lambda: None)
-        failed = acts_not_refused(plan.profile, outside)
+        failed = acts_not_refused(plan.profile, outside, plan.device, plan.places.withheld)
         os.write(answer, json.dumps({**asdict(confinement), "failed_acts": failed}).encode())
     finally:
         os._exit(0)

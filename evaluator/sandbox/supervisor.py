@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import site
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .artifacts import remove_scratch
 from .containment import CONFINING, Containment, found
 from .failures import ChildFailed, SandboxFault
 from .handle import Child
@@ -41,10 +41,8 @@ _TAKEN_OVER = (
     "CUDA_MPS_PIPE_DIRECTORY",
     "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
-    "PATH",
     "PYTHONPATH",
 )
-
 
 # glibc keeps a step's memory for the next one, in large pages: 2 to 8 % of a training step.
 _KEEP_MEMORY = ":".join(
@@ -186,7 +184,7 @@ class Sandbox:
             scratch=folder,
             watchdog=Watchdog(self._zygote.pid, answer["memory_bytes"], folder, limits),
             end=self._end_child,
-            release=lambda: _remove(scratch),
+            release=lambda: remove_scratch(str(scratch)),
             layers=self._layers,
         )
 
@@ -270,8 +268,9 @@ class Sandbox:
     def _environment(self) -> dict[str, str]:
         threads = str(self._threads)
         home = str(self._folder)
+        taken_over = (*_TAKEN_OVER, *(("PATH",) if self._profile == "compile" else ()))
         return {
-            **{name: os.environ[name] for name in _TAKEN_OVER if name in os.environ},
+            **{name: os.environ[name] for name in taken_over if name in os.environ},
             "HOME": home,
             "TMPDIR": home,
             "LANG": "C.UTF-8",
@@ -285,13 +284,6 @@ class Sandbox:
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic matrix products need
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not start CUDA
             "TORCHINDUCTOR_COMPILE_THREADS": "1",  # more would be processes that wait on sockets
+            "TORCHINDUCTOR_VEC_ISA_OK": "1",  # or it asks a Python that would not come up
             "USER": "candidate",  # or a library asks /etc/passwd for a name
         }
-
-
-def _remove(folder: Path) -> None:
-    """Removes what a candidate may have made deep or unreadable; what resists stays behind."""
-    try:
-        shutil.rmtree(folder)
-    except (OSError, RecursionError):
-        subprocess.run(["rm", "-rf", "--", str(folder)], check=False, stderr=subprocess.DEVNULL)

@@ -9,13 +9,21 @@ import time
 from .failures import ChildFailed
 from .gpu_memory import gpu_memory_bytes, largest_gpu_bytes
 from .limits import MIB, Limits
-from .processes import mapped_removed_files, open_removed_files, tree_below, usage_of
+from .processes import (
+    ProcessUsage,
+    mapped_removed_files,
+    open_removed_files,
+    tree_below,
+    usage_of,
+)
 
 POLL_S = 0.05
 _MAPS_POLL_S = 1.0  # a process waits while its maps are read
 _GPU_POLL_S = 0.25
 _CUDA_CONTEXT_BYTES = 2048 * MIB  # beside what torch's allocator holds
 _MAX_DEPTH = 16
+# The threads of a process that is being killed end one after the other.
+_ENDING_S = 0.1
 # Each may take as much as one file may; what a mapping of a removed file takes cannot be seen.
 _MAX_MAPPED_REMOVED_FILES = 4
 
@@ -61,12 +69,19 @@ class Watchdog:
         tree = tree_below(self._zygote, self._limits.processes + 1)
         if len(tree) > self._limits.processes:
             raise ChildFailed("protocol", f"more than {self._limits.processes} processes")
-        usages = [usage for pid in tree if (usage := usage_of(pid))]
+        usages = _usages(tree)
+        if not all(usage.has_first_thread for usage in usages):
+            time.sleep(_ENDING_S)
+            usages = _usages(tree)
+        if not all(usage.has_first_thread for usage in usages):
+            raise ChildFailed("protocol", "a process whose first thread has ended")
         threads = sum(usage.threads for usage in usages)
         if threads > self._limits.threads:
             raise ChildFailed("protocol", f"{threads} threads, {self._limits.threads} are allowed")
-        # each process starts as a copy of the zygote's pages
-        memory = sum(max(0, usage.memory_bytes - self._base_bytes) for usage in usages)
+        # each process starts as a copy of the zygote's pages, with tables of its own
+        memory = sum(
+            max(0, usage.memory_bytes - self._base_bytes) + usage.table_bytes for usage in usages
+        )
         self.peak_bytes = max(self.peak_bytes, memory)
         if memory > self._limits.memory_bytes:
             used, allowed = memory // MIB, self._limits.memory_bytes // MIB
@@ -111,6 +126,10 @@ class Watchdog:
         mapped = {inode for pid in tree for inode in mapped_removed_files(pid, folder)}
         if len(mapped) > _MAX_MAPPED_REMOVED_FILES:
             raise ChildFailed("protocol", f"{len(mapped)} removed files are still mapped")
+
+
+def _usages(tree: list[int]) -> list[ProcessUsage]:
+    return [usage for pid in tree if (usage := usage_of(pid))]
 
 
 def _allowed_gpu_bytes(limits: Limits) -> int | None:

@@ -11,9 +11,9 @@ import contextlib
 import gc
 import importlib
 import json
+import linecache
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -21,15 +21,45 @@ import tempfile
 import traceback
 from typing import Any, NoReturn
 
+from .artifacts import remove_scratch
 from .confinement import Plan
+from .docstrings import forget_docstrings
 from .kernel import LayerMissing
 from .limits import Limits, adopt_orphans, bind_to_parent, hide_memory
 from .namespaces import enter_namespaces
-from .places import python_files, readable_places
+from .places import Places, python_files, readable_places
 from .processes import children_of, usage_of
+from .readable_imports import import_only_readable
 
+# Parts of the standard library that torch, Triton and what they require load late, if at all: any
+# may be text that is held out, which a child cannot read.
+_LOADED_LATE_BY_LIBRARIES = (
+    "_strptime",
+    "cProfile",
+    "concurrent.futures.process",
+    "configparser",
+    "email.headerregistry",
+    "faulthandler",
+    "getopt",
+    "html",
+    "importlib.metadata",
+    "importlib.readers",
+    "importlib.resources",
+    "importlib.util",
+    "multiprocessing.pool",
+    "multiprocessing.queues",
+    "multiprocessing.synchronize",
+    "pstats",
+    "secrets",
+    "shlex",
+    "statistics",
+    "timeit",
+    "xml.etree.ElementTree",
+    "zoneinfo",
+)
 # Imported once here instead of in every child. torch.optim would load torch._dynamo on first use.
 _PRELOADED = (
+    *_LOADED_LATE_BY_LIBRARIES,
     "torch._dynamo",
     "einops",
     "safetensors.torch",
@@ -54,17 +84,18 @@ def main() -> None:
     missing = _isolate(set(sys.argv[4:]))
     adopt_orphans()
     _preload(threads)
-    readable = readable_places()
+    places = readable_places()
+    _forget_sources(places)
     is_orphan = False
     try:
         _answer(control, {"missing": missing})
-        is_orphan = not _serve(control, supervisor, readable)
+        is_orphan = not _serve(control, supervisor, places)
     except ConnectionError:
         is_orphan = True
     finally:
         _end_everything()
         if is_orphan:  # nobody else is left to remove it
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_scratch(folder)
 
 
 def _isolate(without: set[str]) -> dict[str, str]:
@@ -86,18 +117,25 @@ def _preload(threads: int) -> None:
     torch.set_num_threads(threads)
     for name in _PRELOADED:
         importlib.import_module(name)
+
+
+def _forget_sources(places: Places) -> None:
+    """What a child may not read it does not find in its memory either, compiled code apart."""
+    import_only_readable()
+    linecache.clearcache()
+    forget_docstrings(frozenset(places.withheld))
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that holds an object header
 
 
-def _serve(control: socket.socket, supervisor: int, readable: tuple[str, ...]) -> bool:
+def _serve(control: socket.socket, supervisor: int, places: Places) -> bool:
     """Until the supervisor says that it is done (True) or is gone (False)."""
     child: int | None = None
     while (request := _next_request(control, supervisor)) is not None:
         values, descriptors = request
         if values["op"] == "spawn":
             assert child is None, "one child at a time"
-            child = _spawn(control, {**values, "readable": readable}, descriptors)
+            child = _spawn(control, {**values, "places": places}, descriptors)
             usage = usage_of(os.getpid())
             _answer(control, {"pid": child, "memory_bytes": usage.memory_bytes if usage else 0})
         elif values["op"] == "end":
@@ -187,7 +225,7 @@ def _run(channel: socket.socket, values: dict[str, Any], data: int | None) -> No
         profile=values["profile"],
         device=values["device"],
         scratch=values["scratch"],
-        readable=values["readable"],
+        places=values["places"],
         without=frozenset(values["without"]),
     )
     if values["outside"] is None:

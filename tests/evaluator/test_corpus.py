@@ -11,7 +11,13 @@ import pytest
 
 from linearch.config import DataConfig
 from linearch.errors import ConfigError, PreflightError
-from linearch.evaluator.corpus import load_corpus, split_documents, validation_windows
+from linearch.evaluator.corpus import (
+    held_out_modules,
+    load_corpus,
+    shard_windows,
+    split_documents,
+    validation_windows,
+)
 from linearch.evaluator.documents import Document, read_documents, stdlib_unit
 
 
@@ -36,10 +42,11 @@ def load(path, tmp_path, **settings):
 
 
 def test_the_standard_library_gives_megabytes_split_within_its_range(stdlib):
-    total = stdlib.n_train_bytes + stdlib.n_val_bytes
+    total = stdlib.n_train_bytes + stdlib.n_val_bytes + stdlib.n_test_bytes
 
     assert total > 5_000_000
     assert 0.05 <= stdlib.n_val_bytes / total <= 0.10
+    assert 0.05 <= stdlib.n_test_bytes / total <= 0.10
     assert stdlib.train_path.stat().st_size == stdlib.n_train_bytes
     assert stdlib.val_path.stat().st_size == stdlib.n_val_bytes
     assert 4 < stdlib.unigram_bits < 5.5
@@ -54,13 +61,23 @@ def test_the_standard_library_comes_without_tests_tables_and_installed_packages(
     assert {"ast.py", "json/decoder.py"} <= set(names)
 
 
-def test_a_package_is_never_divided_between_training_and_validation(stdlib):
-    val = stdlib.val_path.read_bytes()
-    sides: dict[str, set[bool]] = {}
+def test_a_package_is_never_divided_between_the_parts(stdlib):
+    parts = [p.read_bytes() for p in (stdlib.train_path, stdlib.val_path, stdlib.test_path)]
+    sides: dict[str, set[int]] = {}
     for document in read_documents("stdlib", "text"):
-        sides.setdefault(document.unit, set()).add(document.content in val)
+        if len(document.content) > 200:  # shorter ones may stand in another by chance
+            found = {i for i, part in enumerate(parts) if document.content in part}
+            sides.setdefault(document.unit, set()).update(found)
 
-    assert [unit for unit, found in sides.items() if len(found) > 1] == []
+    assert [unit for unit, found in sides.items() if len(found) != 1] == []
+
+
+def test_the_held_out_modules_are_those_of_validation_and_of_the_shard(stdlib):
+    held_out = held_out_modules()
+    outside = stdlib.val_path.read_bytes() + stdlib.test_path.read_bytes()
+    for document in read_documents("stdlib", "text"):
+        if len(document.content) > 200:
+            assert (document.name in held_out) == (document.content in outside)
 
 
 @pytest.mark.parametrize(
@@ -103,24 +120,26 @@ def test_another_content_or_name_is_another_corpus(folder, tmp_path, change):
 
 def test_a_folder_is_split_by_whole_files(folder, tmp_path):
     corpus = load(folder, tmp_path)
-    train, val = corpus.train_path.read_text(), corpus.val_path.read_text()
+    parts = [p.read_text() for p in (corpus.train_path, corpus.val_path, corpus.test_path)]
 
     assert corpus.n_documents == 40
     for i in range(40):
         lines = f"document {i}\n" * 80
-        assert (lines in train) != (lines in val)
+        assert [lines in part for part in parts].count(True) == 1
 
 
-def test_a_single_file_gives_its_last_lines_to_validation(tmp_path):
+def test_a_single_file_gives_its_last_lines_to_validation_and_the_shard(tmp_path):
     file = tmp_path / "book.txt"
     file.write_text("".join(f"line {i}\n" for i in range(2000)))
 
     corpus = load(file, tmp_path)
 
-    train, val = corpus.train_path.read_text(), corpus.val_path.read_text()
-    assert train + val == file.read_text()
-    assert val.startswith("line ")
-    assert 0.05 < len(val) / len(train + val) <= 0.10
+    paths = (corpus.train_path, corpus.val_path, corpus.test_path)
+    train, val, test = (path.read_text() for path in paths)
+    assert train + val + test == file.read_text()
+    for part in (val, test):
+        assert part.startswith("line ")
+        assert 0.05 < len(part) / len(file.read_text()) <= 0.10
 
 
 def test_jsonl_rows_are_documents(tmp_path):
@@ -131,7 +150,8 @@ def test_jsonl_rows_are_documents(tmp_path):
     corpus = load(file, tmp_path, text_field="body")
 
     assert corpus.n_documents == 60
-    assert b"row 7 row 7" in corpus.train_path.read_bytes() + corpus.val_path.read_bytes()
+    paths = (corpus.train_path, corpus.val_path, corpus.test_path)
+    assert sum(b"row 7 row 7" in path.read_bytes() for path in paths) == 1
 
 
 def test_any_bytes_are_text(tmp_path):
@@ -140,7 +160,7 @@ def test_any_bytes_are_text(tmp_path):
 
     corpus = load(file, tmp_path)
 
-    assert corpus.n_train_bytes + corpus.n_val_bytes == 128 * 60
+    assert corpus.n_train_bytes + corpus.n_val_bytes + corpus.n_test_bytes == 128 * 60
     assert corpus.unigram_bits == pytest.approx(7, abs=0.1)
 
 
@@ -161,7 +181,7 @@ def test_processes_that_make_the_same_corpus_do_not_disturb_each_other(folder, t
 
     assert made == [made[0]] * 6
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == sorted(
-        [made[0].train_path.name, made[0].val_path.name]
+        [made[0].train_path.name, made[0].val_path.name, made[0].test_path.name]
     )
 
 
@@ -234,12 +254,26 @@ def test_a_jsonl_row_without_text_is_named_by_its_line(tmp_path, second_row, err
         load(file, tmp_path)
 
 
-def test_units_go_to_validation_by_their_name_not_their_order():
+def test_the_shard_has_windows_of_its_own(stdlib):
+    shard = shard_windows(stdlib, seq_len=128, n_windows=100)
+
+    assert shard[0].tobytes() == stdlib.test_path.read_bytes()[:129]
+    assert not (shard == validation_windows(stdlib, seq_len=128, n_windows=100)).all(1).any()
+
+
+def test_a_shard_too_small_for_its_windows_is_refused(folder, tmp_path):
+    corpus = load(folder, tmp_path)
+    with pytest.raises(PreflightError, match="The test shard of the corpus"):
+        shard_windows(corpus, seq_len=128, n_windows=1000)
+
+
+def test_units_are_held_out_by_their_name_not_their_order():
     documents = [
         Document(name=f"{i}", unit=f"{i}", content=f"text {i}\n".encode() * 10) for i in range(50)
     ]
 
-    _, val = split_documents(documents)
-    _, reversed_val = split_documents(documents[::-1])
+    split, reverse = split_documents(documents), split_documents(documents[::-1])
 
-    assert set(val) == set(reversed_val)
+    assert set(split.val) == set(reverse.val)
+    assert set(split.test) == set(reverse.test)
+    assert not set(split.val) & set(split.test)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import stat
 import sysconfig
+from hashlib import sha256
 from pathlib import Path
 
 from hostile_scene import HostileCase, Scene
 
+from linearch.evaluator.sandbox.python_places import standard_library
+
 _LANDLOCK = frozenset({"landlock"})
 _SECCOMP = frozenset({"seccomp"})
 _EITHER = _LANDLOCK | _SECCOMP
+_HELD_OUT = [Path(path) for path in standard_library().withheld]
+_COMPILED = [
+    compiled
+    for path in _HELD_OUT
+    if (compiled := Path(importlib.util.cache_from_source(path))).exists()
+]
+# The same files of other Pythons on this machine, where places were granted whole once.
+_COPIES = [
+    copy
+    for path in _HELD_OUT
+    for place in ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+    for copy in Path(place).glob(f"python3*/{path.name}")
+    if copy != path
+]
 _PLANTED = Path(sysconfig.get_path("purelib")) / "linearch-museum-planted.pth"
 
 
@@ -21,6 +39,28 @@ def _changed(scene: Scene) -> bool:
 
 def _told(scene: Scene) -> bool:
     return scene.told
+
+
+def _has_read(path: Path) -> object:
+    return lambda scene: sha256(path.read_bytes()).hexdigest() in scene.printed
+
+
+def _reads(name: str, paths: list[Path]) -> list[HostileCase]:
+    """Reading the first of some files, where there is one."""
+    digest = "import hashlib; print(hashlib.sha256(open({!r}, 'rb').read()).hexdigest())"
+    return [
+        _case(name, digest.format(str(path)), _LANDLOCK, _has_read(path), reads=path)
+        for path in paths[:1]
+    ]
+
+
+def _takes(n_bytes: int) -> object:
+    return lambda scene: (scene.scratch / "x").stat().st_blocks * 512 >= n_bytes
+
+
+def _locks(scene: Scene) -> bool:
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any(int(line.split()[4]) == scene.child for line in lines if "->" not in line)
 
 
 def _planted(scene: Scene) -> bool:
@@ -48,6 +88,31 @@ def _case(name: str, source: str, stopped_by: frozenset[str], succeeded: object,
 
 
 CASES = [
+    *_reads("read what the default corpus holds out", _HELD_OUT),
+    *_reads("read its compiled form", _COMPILED),
+    *_reads("read another Python's copy of it", _COPIES),
+    _case(
+        "H17 a disk taken in one call",
+        """
+        kept = open("x", "wb")
+        call("fallocate", kept.fileno(), 0, 0, 64 << 20)
+        """,
+        _SECCOMP,
+        _takes(64 << 20),
+    ),
+    _case(
+        "a lock on a system's file that others may want to change",
+        "kept = open('/etc/ld.so.cache'); fcntl.lockf(kept, fcntl.LOCK_SH)",
+        _SECCOMP,
+        _locks,
+    ),
+    _case(
+        "a lock on a system's file that keeps others out",
+        "kept = open('/etc/ld.so.cache'); fcntl.flock(kept, fcntl.LOCK_EX)",
+        _SECCOMP,
+        _locks,
+        profiles=("strict",),
+    ),
     _case("H1 remove a file", "os.unlink(CANARY)", _LANDLOCK, _changed),
     _case("H1 overwrite a file", "open(CANARY, 'w').write('x')", _LANDLOCK, _changed),
     _case("H1 rename a file", "os.rename(CANARY, CANARY + '2')", _LANDLOCK, _changed),

@@ -30,6 +30,16 @@ def _can_be_reached(scene: Scene) -> bool:
         return True
 
 
+def _maps(what: str) -> object:
+    return lambda scene: what in Path(f"/proc/{scene.child}/maps").read_text()
+
+
+def _hides_files(scene: Scene) -> bool:
+    """Whether a thread has files open that its process does not show."""
+    threads = Path(f"/proc/{scene.child}/task").iterdir()
+    return len({tuple(sorted(os.listdir(thread / "fd"))) for thread in threads}) > 1
+
+
 def _left_shared_memory(scene: Scene) -> bool:
     segments = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
     return any(int(line.split()[4]) == scene.child for line in segments)
@@ -147,6 +157,62 @@ CASES = [
         _left_shared_memory,
     ),
     _case(
+        "H15 shared memory without a file, which goes out of sight and stays",
+        """
+        import mmap
+        kept = mmap.mmap(-1, 64 << 20)
+        kept.write(bytes(64 << 20))
+        kept.madvise(mmap.MADV_DONTNEED)
+        """,
+        _SECCOMP,
+        _maps("/dev/zero (deleted)"),
+    ),
+    _case(
+        "H15 the same by way of the device of zeros",
+        """
+        import mmap
+        kept = mmap.mmap(os.open("/dev/zero", os.O_RDWR), 64 << 20)
+        """,
+        _LANDLOCK,
+        _maps("/dev/zero"),
+    ),
+    _case(
+        "H17 a table of files of a thread's own, by closing none",
+        """
+        import threading
+
+        def hide():
+            call("close_range", 999, 999, 2)
+            kept = os.open("x", os.O_CREAT | os.O_RDWR)
+            os.unlink("x")
+            time.sleep(60)
+
+        threading.Thread(target=hide, daemon=True).start()
+        time.sleep(0.2)
+        """,
+        _SECCOMP,
+        _hides_files,
+    ),
+    _case(
+        "H17 a table of files of a thread's own, from its start",
+        """
+        stack = ctypes.create_string_buffer(1 << 16)
+        top = ctypes.c_void_p((ctypes.addressof(stack) + (1 << 16)) & ~15)
+        memory_signals_and_thread = 0x100 | 0x800 | 0x10000
+        if libc.clone(libc.sleep, top, memory_signals_and_thread, ctypes.c_void_p(60)) < 0:
+            raise OSError(ctypes.get_errno(), "clone")
+        kept = os.open("x", os.O_CREAT | os.O_RDWR)
+        """,
+        _SECCOMP,
+        _hides_files,
+    ),
+    _case(
+        "rules on files of its own making",
+        "kept = call('landlock_create_ruleset', struct.pack('QQQ', 1, 0, 0), 8, 0)",
+        _SECCOMP,
+        _holds("landlock-ruleset"),
+    ),
+    _case(
         "a key in the kernel's keeping",
         "call('add_key', b'user\\0', b'linearch-museum\\0', b'x', 1, -3)",
         _SECCOMP,
@@ -193,7 +259,7 @@ CASES = [
         "H9 calls by the table of another architecture, i386",
         """
         import mmap
-        page = mmap.mmap(-1, 4096, prot=7)
+        page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 7)
         page.write(bytes.fromhex("b814000000cd80c3"))  # getpid by int 0x80
         start = ctypes.addressof(ctypes.c_char.from_buffer(page))
         ctypes.CFUNCTYPE(ctypes.c_int)(start)()

@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -68,6 +69,7 @@ class HostileCase:
     succeeded: Callable[[Scene], bool]
     profiles: tuple[str, ...] = ("strict", "compile")
     needs_root: bool = False  # to succeed at all
+    reads: Path | None = None  # what an ordinary user must be allowed to read for it to succeed
     limits: Limits = LIMITS
 
 
@@ -219,6 +221,12 @@ class Scene:
         self._victim.stdin.flush()
         address, held = map(int, self._victim.stdout.readline().split())
         self._names |= {"VICTIM": self._victim.pid, "ADDRESS": address, "HELD": held}
+
+
+def is_readable_for_others(path: Path) -> bool:
+    """Whether any user may read it; a Python may lie in a home."""
+    folders = all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
+    return folders and bool(path.stat().st_mode & stat.S_IROTH)
 
 
 def is_alive(pid: int) -> bool:

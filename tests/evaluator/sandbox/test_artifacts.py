@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from linearch.evaluator.sandbox.artifacts import read_artifact, write_artifact
+from linearch.evaluator.sandbox.artifacts import read_artifact, remove_scratch, write_artifact
+from linearch.evaluator.sandbox.capabilities import drop_capabilities
 from linearch.evaluator.sandbox.failures import ChildFailed
 
 
@@ -63,3 +66,36 @@ def test_nothing_is_written_over_what_is_there(folder: int, tmp_path: Path) -> N
     with pytest.raises(FileExistsError):
         write_artifact(folder, "resume.safetensors", b"x")
     assert (tmp_path / "target").read_bytes() == b"secret"
+
+
+_NOBODY = 65534
+
+
+def test_a_folder_closed_to_its_owner_is_removed() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() == 0:
+            os.chown(folder, _NOBODY, _NOBODY)
+        ordinary = os.fork()  # who may not read any folder
+        if ordinary == 0:
+            status = 2
+            try:
+                status = _remove_what_rmtree_cannot(Path(folder, "scratch"))
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(ordinary, 0)[1]) == 0
+
+
+def _remove_what_rmtree_cannot(scratch: Path) -> int:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+    drop_capabilities()
+    scratch.joinpath("outer", "inner").mkdir(parents=True)
+    scratch.joinpath("outer").chmod(0o300)
+    try:
+        shutil.rmtree(scratch)
+    except PermissionError:
+        remove_scratch(str(scratch))
+        return int(scratch.exists())
+    return 3

@@ -19,7 +19,7 @@ from linearch.evaluator.sandbox.landlock import FileAccess, restrict_files
 from linearch.evaluator.sandbox.supervisor import Sandbox
 
 _ALL = ("no-new-privileges", "landlock", "capabilities", "seccomp")
-_NOWHERE = FileAccess(readable=(), writable=(), devices=(), may_execute=False)
+_NOWHERE = FileAccess(readable=(), listable=(), writable=(), devices=(), may_execute=False)
 
 
 @pytest.mark.parametrize("profile", ["strict", "compile"])
@@ -43,6 +43,11 @@ def test_a_sandbox_finds_what_the_probe_finds(sandbox: Sandbox, compile_sandbox:
         ("seccomp", "send by UDP"),
         ("seccomp", "fork"),
         ("seccomp", "change the mode of a file outside"),
+        ("seccomp", "map shared memory without a file"),
+        ("seccomp", "have a table of files of its own"),
+        ("seccomp", "start a thread with one"),
+        ("seccomp", "lock a file"),
+        ("landlock", "open a file of zeros to map it"),
     ],
 )
 def test_without_a_layer_the_self_test_names_it_and_the_acts(
@@ -93,7 +98,7 @@ def test_a_kernel_without_landlock_is_told_from_one_with_it(
 def test_a_machine_without_a_table_of_calls_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seccomp.platform, "machine", lambda: "riscv64")
     with pytest.raises(LayerMissing, match="riscv64"):
-        seccomp.restrict_calls("strict", 1, signals_are_scoped=True)
+        seccomp.restrict_calls("strict", 1, signals_are_scoped=True, shares_memory=False)
 
 
 def test_another_system_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +130,7 @@ def test_the_filter_is_one_that_the_kernel_takes(
     machine: str, profile: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seccomp.platform, "machine", lambda: machine)
-    code = seccomp.filter_code(profile, 77, signals_are_scoped=False)
+    code = seccomp.filter_code(profile, 77, signals_are_scoped=False, shares_memory=False)
     assert len(code) < 4096
     is_jump = {0x15, 0x35, 0x45}
     for place, (operation, if_true, if_false, _) in enumerate(code):
@@ -160,6 +165,15 @@ def _verdict(code: list[tuple[int, int, int, int]], data: bytes) -> int:
     [
         ("clone", [0x3D0F00], 0x7FFF0000),  # a thread
         ("clone", [17], 0x50001),
+        ("clone", [0x3D0B00], 0x50001),  # a thread with a table of files of its own
+        ("clone", [0x7C3D0F00], 0x50001),
+        ("close_range", [3, 9, 4], 0x7FFF0000),
+        ("close_range", [3, 9, 6], 0x50001),
+        ("fallocate", [3, 0, 0, 1], 0x5005F),
+        ("mmap", [0, 9, 3, 0x22], 0x7FFF0000),  # private, no file
+        ("mmap", [0, 9, 3, 0x01], 0x7FFF0000),  # shared, a file
+        ("mmap", [0, 9, 3, 0x21], 0x50001),
+        ("mmap", [0, 9, 3, 0x4031], 0x50001),
         ("clone3", [], 0x50026),
         ("kill", [77, 9], 0x7FFF0000),
         ("kill", [78, 9], 0x50001),
@@ -169,6 +183,8 @@ def _verdict(code: list[tuple[int, int, int, int]], data: bytes) -> int:
         ("openat", [0, 0, 0o20200002], 0x50001),
         ("sendto", [3, 0, 0, 0, 0, 0], 0x7FFF0000),
         ("sendto", [3, 0, 0, 0, 1 << 40, 16], 0x50001),
+        ("fcntl", [3, 6], 0x50001),
+        ("fcntl", [3, 3], 0x7FFF0000),
         ("ioctl", [0, 0x5401], 0x7FFF0000),
         ("ioctl", [0, 0x5412], 0x50001),
         ("prctl", [15], 0x7FFF0000),
@@ -187,7 +203,7 @@ def test_a_call_gets_its_verdict(
     padded = [*arguments, *[0] * (6 - len(arguments))]
     head = number.to_bytes(4, "little") + architecture.to_bytes(4, "little") + bytes(8)
     data = head + b"".join(value.to_bytes(8, "little") for value in padded)
-    code = seccomp.filter_code("strict", 77, signals_are_scoped=True)
+    code = seccomp.filter_code("strict", 77, signals_are_scoped=True, shares_memory=False)
     assert _verdict(code, data) == verdict
 
 
@@ -195,7 +211,7 @@ def test_a_call_by_another_table_or_younger_than_ours_gets_through_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(seccomp.platform, "machine", lambda: "x86_64")
-    code = seccomp.filter_code("compile", 77, signals_are_scoped=True)
+    code = seccomp.filter_code("compile", 77, signals_are_scoped=True, shares_memory=True)
 
     def verdict(number: int, architecture: int) -> int:
         head = number.to_bytes(4, "little") + architecture.to_bytes(4, "little")
@@ -206,6 +222,18 @@ def test_a_call_by_another_table_or_younger_than_ours_gets_through_nowhere(
     assert verdict(39, i386) == 0x80000000
     assert verdict(0x40000000 + 39, x86_64) == 0x80000000
     assert verdict(4095, x86_64) == 0x50026
+
+
+@pytest.mark.parametrize(
+    ("flags", "allowed"), [(17, True), (0x3D0F00, True), (0x3D0B00, False), (0x10000011, False)]
+)
+def test_compilers_may_start_processes_but_no_thread_that_hides_files(
+    flags: int, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seccomp.platform, "machine", lambda: "x86_64")
+    code = seccomp.filter_code("compile", 77, signals_are_scoped=True, shares_memory=False)
+    head = (56).to_bytes(4, "little") + (0xC000003E).to_bytes(4, "little") + bytes(8)
+    assert (_verdict(code, head + flags.to_bytes(8, "little") + bytes(40)) == 0x7FFF0000) is allowed
 
 
 def test_the_refusal_says_what_is_missing_and_what_to_do() -> None:

@@ -12,6 +12,7 @@ import pytest
 from linearch.evaluator.sandbox.failures import ChildFailed
 from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.processes import tree_below
+from linearch.evaluator.sandbox.python_places import standard_library
 from linearch.evaluator.sandbox.selftest import acts_not_refused
 from linearch.evaluator.sandbox.supervisor import Sandbox
 
@@ -110,11 +111,16 @@ def test_every_act_is_refused_with_cuda_up(
     gpu_sandbox: Sandbox, hostile_source: MakeSource, tmp_path: Path
 ) -> None:
     (tmp_path / "outside").touch()
-    profile = gpu_sandbox.containment.profile
+    arguments = (
+        gpu_sandbox.containment.profile,
+        str(tmp_path / "outside"),
+        "cuda",
+        standard_library().withheld,
+    )
     source = f"""
     from {acts_not_refused.__module__} import acts_not_refused
     torch.zeros(1, device="cuda")
-    print(acts_not_refused({profile!r}, {str(tmp_path / "outside")!r}))
+    print(acts_not_refused(*{arguments!r}))
     """
     failure, printed = _load(gpu_sandbox, _LIMITS, hostile_source(top=source))
     assert (failure, printed.strip()) == (None, "[]")

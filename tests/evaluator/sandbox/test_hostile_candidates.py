@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile_scene import Bare
 
+from linearch.evaluator.sandbox import watchdog
 from linearch.evaluator.sandbox.failures import ChildFailed, SandboxFault
 from linearch.evaluator.sandbox.handle import Child
 from linearch.evaluator.sandbox.limits import MIB, Limits
-from linearch.evaluator.sandbox.processes import tree_below
+from linearch.evaluator.sandbox.processes import ProcessUsage, tree_below, usage_of
 from linearch.evaluator.sandbox.supervisor import Sandbox
 
 MakeSource = Callable[..., str]
@@ -151,12 +154,54 @@ def test_a_memory_bomb_ends_as_oom(
         assert child.peak_memory_bytes < 1.5 * small.memory_bytes
 
 
-def test_shared_memory_counts_as_memory(
-    sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
+def test_shared_memory_counts_as_memory_where_it_is_allowed(
+    bare_zygote: Bare, limits: Limits, hostile_source: MakeSource
 ) -> None:
+    bare_zygote.choose("strict", frozenset({"seccomp"}))
     bomb = "import mmap\nkept = mmap.mmap(-1, 1 << 28)\nkept.write(bytes(1 << 28))\ntime.sleep(60)"
     small = replace(limits, memory_bytes=128 * MIB, caps_address_space=False)
-    assert _failure(sandbox, small, hostile_source(forward=bomb)).kind == "oom"
+    assert _failure(bare_zygote, small, hostile_source(forward=bomb)).kind == "oom"
+
+
+# The first thread of a process ends by a call of its own, and another goes on.
+_WITHOUT_FIRST_THREAD = """
+import threading
+from linearch.evaluator.sandbox.syscall_numbers import NUMBERS
+
+def go_on():
+    time.sleep({0})
+    os._exit(7)
+
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall({1}, 0)
+"""
+_EXIT = 93 if platform.machine() == "aarch64" else 60
+
+
+def test_a_process_does_not_outlive_its_first_thread(
+    sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
+) -> None:
+    ends = hostile_source(top=_WITHOUT_FIRST_THREAD.format(60, _EXIT))
+    started = time.monotonic()
+    failure = _failure(sandbox, limits, ends)
+    assert (failure.kind, "first thread" in failure.message) == ("protocol", True), failure.message
+    assert time.monotonic() - started < 5
+
+
+def test_it_would_if_nobody_looked(
+    sandbox: Sandbox,
+    limits: Limits,
+    hostile_source: MakeSource,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of_the_first_thread(pid: int) -> ProcessUsage | None:
+        usage = usage_of(pid)
+        return usage if usage is None or usage.has_first_thread else None
+
+    monkeypatch.setattr(watchdog, "usage_of", of_the_first_thread)
+    ends = hostile_source(top=_WITHOUT_FIRST_THREAD.format(1, _EXIT))
+    failure = _failure(sandbox, limits, ends)
+    assert (failure.kind, "status 7" in failure.message) == ("crashed", True), failure.message
 
 
 def test_a_fork_bomb_is_ended_with_all_its_processes(

@@ -19,13 +19,14 @@ import hostile_files
 import hostile_kernel
 import hostile_processes
 import pytest
-from hostile_scene import Bare, HostileCase, Scene
+from hostile_scene import Bare, HostileCase, Scene, is_readable_for_others
 
 CASES = {
     case.name: case
     for case in (*hostile_files.CASES, *hostile_processes.CASES, *hostile_kernel.CASES)
 }
 _NOBODY = 65534
+_FOR_NOBODY = ("test_museum", "test_containment", "test_artifacts", "test_processes")
 
 
 @pytest.fixture
@@ -57,10 +58,34 @@ def test_it_does_once_its_layers_are_left_out(
 ) -> None:
     if case.needs_root and os.geteuid() != 0:
         pytest.skip("only root could")
+    if case.reads is not None and os.geteuid() != 0 and not is_readable_for_others(case.reads):
+        pytest.skip("others may not read it anyway")
     if "architecture" in case.name and platform.machine() != "x86_64":
         pytest.skip("a table of x86-64's")
     bare_zygote.choose(case.profiles[0], case.stopped_by)
     assert scene.attempt(bare_zygote, case, case.stopped_by), (scene.failure, scene.printed)
+
+
+@pytest.mark.parametrize("profile", ["strict", "compile"])
+def test_a_folder_closed_to_its_owner_goes_with_its_child(
+    profile: str, bare_zygote: Bare, scene: Scene
+) -> None:
+    bare_zygote.choose(profile, frozenset())
+    made = []
+
+    def is_made(scene: Scene) -> bool:
+        made.append((scene.scratch / "closed").stat().st_mode & 0o777)
+        return True
+
+    close = HostileCase(
+        name="a folder closed to its owner",
+        source="os.mkdir('closed', 0o300); os.mkdir('closed/inner', 0o300)",
+        stopped_by=frozenset(),
+        succeeded=is_made,
+    )
+    assert scene.attempt(bare_zygote, close, frozenset())
+    assert made == [0o300]
+    assert not scene.scratch.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -76,7 +101,7 @@ def test_the_museum_holds_for_an_ordinary_user_too() -> None:
             [
                 *("setpriv", *identity, *reading),
                 *(sys.executable, "-m", "pytest", *options),
-                *(__file__, str(Path(__file__).with_name("test_containment.py"))),
+                *(str(Path(__file__).with_name(f"{name}.py")) for name in _FOR_NOBODY),
             ],
             cwd=Path(__file__).parents[3],
             env={**os.environ, "HOME": folder, "TMPDIR": folder},

@@ -52,12 +52,6 @@ BOMBS = {
         kind="oom",
         says="allocate",
     ),
-    "H15 shared memory": Bomb(
-        source="import mmap\nkept = mmap.mmap(-1, 192 << 20)\nkept.write(bytes(192 << 20))",
-        limit={"memory_bytes": 96 * MIB},
-        kind="oom",
-        says="MiB of memory",
-    ),
     "H15 tables of pages that hold nothing": Bomb(
         source="""
         import mmap, numpy
