@@ -16,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Look at searches and take their architectures home. Start one with launch-search.",
 )
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure this machine.")
+app.add_typer(bench, name="bench")
 
 StoreOption = Annotated[
     str | None,
@@ -247,6 +249,98 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     else:
         print_findings(findings)
     raise typer.Exit(0 if all(finding.is_ok for finding in findings) else 4)
+
+
+@bench.command("kernels")
+def bench_kernels(
+    peer: Annotated[
+        Literal["fla"] | None, typer.Option(help="Time flash-linear-attention beside it.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(metavar="B,T,H,K", help="May be repeated.")
+    ] = None,
+    operation: Annotated[
+        list[str] | None, typer.Option(help='How a name begins, "decay"; may be repeated.')
+    ] = None,
+    form: Annotated[
+        Literal["naive", "chunked", "triton"] | None, typer.Option(help="What a call takes itself.")
+    ] = None,
+    device: DeviceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Times of every operation, forward and backward, beside floors, memory and a peer's."""
+    from .bench import run_kernels
+
+    run_kernels(
+        peer=peer == "fla",
+        shapes=shape or [],
+        operations=operation or [],
+        form=form,
+        device=device,
+        as_json=as_json,
+    )
+
+
+@bench.command("warm")
+def bench_warm(
+    arch: Annotated[int, typer.Option(help="Compute capability, 90 for Hopper.")] = 90,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core.")
+    ] = None,
+    operation: Annotated[
+        list[str] | None, typer.Option(help='How a case begins, "decay scalar, 64"; repeatable.')
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile the Triton kernels into TRITON_CACHE_DIR, with no GPU. Exit code 1 if one failed."""
+    from .bench import run_warm
+
+    done = run_warm(arch=arch, jobs=jobs, operations=operation or [], as_json=as_json)
+    raise typer.Exit(0 if done else 1)
+
+
+@bench.command("train")
+def bench_train(
+    size: Annotated[
+        list[str] | None, typer.Option(help="search, 20m or 340m; may be repeated.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="A baseline's name; may be repeated.")
+    ] = None,
+    at_once: Annotated[
+        list[int] | None, typer.Option(min=1, help="Trainings at once; may be repeated.")
+    ] = None,
+    mps: Annotated[
+        bool, typer.Option("--mps", help="These share the GPU under NVIDIA's MPS.")
+    ] = False,
+    peer: Annotated[
+        Literal["fla"] | None, typer.Option(help="Train flash-linear-attention's models too.")
+    ] = None,
+    graph: Annotated[
+        bool, typer.Option(help="On a GPU, a step as one CUDA graph where it can be one.")
+    ] = True,
+    form: Annotated[
+        Literal["naive", "chunked", "triton"] | None, typer.Option(help="What kernels take.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of training, each.")] = 3.0,
+    device: DeviceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """How fast whole models train: tokens a second, memory, the time to the first step."""
+    from .bench_train import TrainBench, run_train
+
+    asked = TrainBench(
+        sizes=tuple(size or ()),
+        baselines=tuple(baseline or ()),
+        at_once=tuple(at_once or ()),
+        device=device,
+        seconds=seconds,
+        records=graph,
+        peer=peer == "fla",
+        mps=mps,
+        form=form,
+    )
+    run_train(asked, as_json=as_json)
 
 
 def main() -> None:

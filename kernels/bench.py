@@ -1,105 +1,143 @@
-"""python -m linearch.kernels.bench: ms per operation, forward and forward + backward.
+"""The table of `linearch bench kernels`: each operation's times beside their floor and a peer's.
 
-The shape is that of the default CPU search: batch 8, 128 tokens, width 64 in 2 heads, one thread,
-float32. Operations take turns, so that each finds the caches as a training step would; the time is
-CPU time, which other processes on the machine disturb least.
+The floor is the time of the bytes an operation cannot avoid (each input read once, each output
+written once, and for the backward pass each input and output gradient too) at the memory bandwidth
+measured in the same run.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
-from statistics import quantiles
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import (
-    causal_attention,
-    chunk_decay,
-    chunk_delta,
-    chunk_oja,
-    linear_cross_entropy,
-    rms_norm,
-    scan,
-    short_convolution,
-)
-
-BATCH, LENGTH, HEADS, KEY_DIM, VOCABULARY = 8, 128, 2, 32, 256
-
-Call = Callable[[], Any]  # returns the output, or it and a state
+from .bench_cases import SHAPES_ON_CPU, SHAPES_ON_GPU, Case, Shape, cases
+from .bench_clock import memory_bandwidth, peak_bytes, run_ms, size_bytes
+from .bench_peer import lift_guard, peer_call
+from .forms import Form
 
 
-def operations(value_dim: int) -> Iterator[tuple[str, list[Tensor], Call]]:
-    """Name, leaves and call of each operation on fresh random inputs."""
-    rows, width = (BATCH, LENGTH, HEADS), HEADS * KEY_DIM
-    q, k = _unit(*rows, KEY_DIM), _unit(*rows, KEY_DIM)
-    v, beta = _unit(*rows, value_dim), torch.rand(rows).requires_grad_()
-    constant, scalar, channel = _gate(HEADS), _gate(*rows), _gate(*rows, KEY_DIM)
-    by_value, u = _gate(*rows, value_dim), torch.rand(HEADS, KEY_DIM).requires_grad_()
-    decay, delta = partial(chunk_decay, q, k, v), partial(chunk_delta, q, k, v, beta)
-    yield "decay none", [q, k, v], decay
-    yield "decay none, normalised", [q, k, v], partial(decay, normalise=True)
-    yield "decay constant", [q, k, v, constant], partial(decay, constant)
-    yield "decay scalar", [q, k, v, scalar], partial(decay, scalar)
-    yield "decay channel", [q, k, v, channel], partial(decay, channel)
-    yield "decay value", [q, k, v, by_value], partial(decay, value_log_decay=by_value)
-    yield "decay channel, bonus", [q, k, v, channel, u], partial(decay, channel, bonus=u)
-    yield "delta none", [q, k, v, beta], delta
-    yield "delta scalar", [q, k, v, beta, scalar], partial(delta, scalar)
-    yield "delta channel", [q, k, v, beta, channel], partial(delta, channel)
-    yield "oja scalar", [q, k, v, beta, scalar], partial(chunk_oja, q, k, v, beta, scalar)
-    yield "attention full", [q, k, v], partial(causal_attention, q, k, v)
-    yield "attention window 32", [q, k, v], partial(causal_attention, q, k, v, window=32)
-    x, gate = _unit(BATCH, LENGTH, width), _unit(BATCH, LENGTH, width)
-    forget, taps, weight = _gate(BATCH, LENGTH, width), _unit(width, 4), _unit(width)
-    yield "scan", [x, forget], partial(scan, x, forget)
-    yield "short convolution", [x, taps], partial(short_convolution, x, taps, activation="silu")
-    yield "norm", [x, weight], partial(rms_norm, x, weight)
-    yield "norm, gated", [x, weight, gate], partial(rms_norm, x, weight, gate=gate)
-    hidden, head = _unit(BATCH * LENGTH, width), _unit(VOCABULARY, width)
-    targets = torch.randint(0, VOCABULARY, (BATCH * LENGTH,))
-    yield "head and loss", [hidden, head], partial(linear_cross_entropy, hidden, head, targets)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One operation at one shape. Ratios are the peer's time over ours; None: not measured.
+
+    workspace_bytes: the peak of forward + backward beyond inputs, outputs and their gradients.
+    """
+
+    operation: str
+    shape: Shape
+    device: str
+    form: Form | None  # None: what a call takes by itself
+    forward_ms: float
+    both_ms: float  # forward and backward
+    forward_floor_ms: float | None
+    both_floor_ms: float | None
+    workspace_bytes: int | None
+    peer_forward_ms: float | None = None
+    peer_both_ms: float | None = None
+    peer_workspace_bytes: int | None = None
+    forward_ratio: float | None = None
+    both_ratio: float | None = None
+    peer_guard_lifted: bool = False
 
 
-def _unit(*shape: int) -> Tensor:
-    return F.normalize(torch.randn(shape), dim=-1).requires_grad_()
+def measure(
+    device: torch.device,
+    *,
+    shapes: tuple[Shape, ...] = (),
+    operations: tuple[str, ...] = (),
+    form: Form | None = None,
+    with_peer: bool = False,
+) -> Iterator[Row]:
+    """Rows as they are measured. shapes: () for the device's own; operations: names' beginnings."""
+    torch.manual_seed(0)
+    bytes_per_ms = memory_bandwidth(device)
+    for shape in shapes or (SHAPES_ON_GPU if device.type == "cuda" else SHAPES_ON_CPU):
+        for case in cases(shape, device, operations):
+            row = _row(case, device, form, bytes_per_ms)
+            yield _with_peer(row, case, device) if with_peer else row
 
 
-def _gate(*shape: int) -> Tensor:
-    """Log decays between -1 and 0."""
-    return torch.rand(shape).neg_().requires_grad_()
+def _row(case: Case, device: torch.device, form: Form | None, bytes_per_ms: float | None) -> Row:
+    call, form = _in_form(case, form)
+    o = _output(call()).detach()
+    timed = _timed(call, case.leaves, o, device)
+    once = size_bytes(*case.leaves, *case.others, o)
+    back = size_bytes(*case.leaves, *case.leaves, o)
+    return Row(
+        operation=case.operation,
+        shape=case.shape,
+        device=device.type,
+        form=form,
+        forward_floor_ms=None if bytes_per_ms is None else once / bytes_per_ms,
+        both_floor_ms=None if bytes_per_ms is None else (once + back) / bytes_per_ms,
+        forward_ms=timed.forward_ms,
+        both_ms=timed.both_ms,
+        workspace_bytes=timed.workspace_bytes,
+    )
 
 
-def measure(value_dim: int, seconds: float) -> dict[str, tuple[float, float]]:
-    """The 10th percentile of ms per call, forward and forward + backward, by operation."""
-    cases = [(name, *_timed(leaves, call)) for name, leaves, call in operations(value_dim)]
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name, *_ in cases}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end or len(times[cases[0][0]][0]) < 3:
-        for name, *both in cases:
-            for run, spent in zip(both, times[name], strict=True):
-                start = time.process_time()
-                run()
-                spent.append(1e3 * (time.process_time() - start))
-    return {name: (_tenth(forward), _tenth(both)) for name, (forward, both) in times.items()}
+def _with_peer(row: Row, case: Case, device: torch.device) -> Row:
+    call = peer_call(case)
+    if call is None:
+        return row
+    lifted = lift_guard(case.operation)
+    timed = _timed(call, case.leaves, _output(call()).detach(), device)
+    return replace(
+        row,
+        peer_forward_ms=timed.forward_ms,
+        peer_both_ms=timed.both_ms,
+        peer_workspace_bytes=timed.workspace_bytes,
+        forward_ratio=timed.forward_ms / row.forward_ms,
+        both_ratio=timed.both_ms / row.both_ms,
+        peer_guard_lifted=lifted,
+    )
 
 
-def _timed(leaves: list[Tensor], call: Call) -> tuple[Callable[[], None], Callable[[], None]]:
-    weights = torch.randn_like(_output(call()))
+def _in_form(case: Case, form: Form | None) -> tuple[Callable[[], Any], Form | None]:
+    """The call in a form; in the chunked one where the operation has no Triton form."""
+    call = partial(case.call, form=form)
+    if form != "triton":
+        return call, form
+    try:
+        call()
+    except ValueError as refusal:
+        if "triton" not in str(refusal).lower():
+            raise
+        return partial(case.call, form="chunked"), "chunked"
+    return call, form
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timed:
+    forward_ms: float
+    both_ms: float
+    workspace_bytes: int | None
+
+
+def _timed(
+    call: Callable[[], Any], leaves: list[Tensor], o: Tensor, device: torch.device
+) -> _Timed:
+    grad = torch.randn_like(o)
 
     def forward() -> None:
         with torch.no_grad():
             call()
 
-    def forward_and_backward() -> None:
-        torch.autograd.grad(_output(call()), leaves, weights)
+    def both() -> None:
+        torch.autograd.grad(_output(call()), leaves, grad, allow_unused=True)
 
-    return forward, forward_and_backward
+    both()
+    peak = peak_bytes(both, device)
+    return _Timed(
+        forward_ms=run_ms(forward, device),
+        both_ms=run_ms(both, device),
+        workspace_bytes=None if peak is None else max(peak - size_bytes(*leaves, o), 0),
+    )
 
 
 def _output(returned: Any) -> Tensor:
@@ -107,21 +145,34 @@ def _output(returned: Any) -> Tensor:
     return output
 
 
-def _tenth(values: list[float]) -> float:
-    return quantiles(values, n=10)[0]
+HEADER = (
+    f"{'operation':20}{'B, T, H, K':>20}{'form':>9}{'fwd ms':>9}{'f+b ms':>9}{'peer fwd':>10}"
+    f"{'peer f+b':>10}{'ratio':>7}{'ratio':>7}{'floor':>8}{'floor':>8}{'MiB':>7}{'peer':>7}"
+)
+LEGEND = (
+    "f+b: forward and backward. ratio: the peer's time over ours. floor: ms that the bytes which "
+    "cannot be avoided take. MiB: peak beyond inputs, outputs and gradients. "
+    "*: the peer refuses this here; timed with its guard lifted, gradients unchecked."
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m linearch.kernels.bench")
-    parser.add_argument("--value-dim", type=int, default=KEY_DIM, help="V; K is 32")
-    parser.add_argument("--seconds", type=float, default=20.0)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    print(f"{'operation':24} {'forward':>9} {'+ backward':>11}  ms")
-    for name, (forward, both) in measure(arguments.value_dim, arguments.seconds).items():
-        print(f"{name:24} {forward:9.2f} {both:11.2f}")
+def line(row: Row) -> str:
+    """A row of the table under HEADER; a dash for what was not measured."""
+    shape = ", ".join(str(n) for n in row.shape)
+    star = "*" if row.peer_guard_lifted else ""
+    return (
+        f"{row.operation:20}{shape:>20}{row.form or 'default':>9}"
+        f"{row.forward_ms:9.3f}{row.both_ms:9.3f}"
+        f"{_cell(row.peer_forward_ms, 3) + star:>10}{_cell(row.peer_both_ms, 3) + star:>10}"
+        f"{_cell(row.forward_ratio, 2):>7}{_cell(row.both_ratio, 2):>7}"
+        f"{_cell(row.forward_floor_ms, 3):>8}{_cell(row.both_floor_ms, 3):>8}"
+        f"{_mebibytes(row.workspace_bytes):>7}{_mebibytes(row.peer_workspace_bytes):>7}"
+    )
 
 
-if __name__ == "__main__":
-    main()
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _mebibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.0f}"

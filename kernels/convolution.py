@@ -47,10 +47,25 @@ def short_convolution(
         raise check.error(f"activation is {activation!r}; wanted 'silu' or None")
     if initial_state is None:
         initial_state = x.new_zeros(x.shape[0], earlier, x.shape[2])
-    seen = torch.cat((initial_state.to(x.dtype), x), dim=1)
+    initial_state = initial_state.to(x.dtype)
+    state = _last_inputs(initial_state, x)
     dtype = working_dtype(x, weight)
+    fused_on = x.device if dtype == torch.float32 else None
+    form = choose_form(form, x.shape[1], fused_on=fused_on)
+    if form == "triton":
+        from .triton.convolution import convolution_tiles  # not on every CPU-only machine
+
+        return convolution_tiles(x, weight, bias, initial_state, activation), state
+    seen = torch.cat((initial_state, x), dim=1)
     bias = None if bias is None else bias.to(dtype)
-    naive = choose_form(form, x.shape[1]) == "naive"
-    run = convolution_loop if naive else convolution_shifts
+    run = convolution_loop if form == "naive" else convolution_shifts
     y = run(seen.to(dtype), weight.to(dtype), bias, activation)
-    return y.to(x.dtype), seen[:, x.shape[1] :].clone()
+    return y.to(x.dtype), state
+
+
+def _last_inputs(initial_state: Tensor, x: Tensor) -> Tensor:
+    """As many as the state holds, in storage of their own."""
+    length, earlier = x.shape[1], initial_state.shape[1]
+    if length >= earlier:
+        return x[:, length - earlier :].clone()
+    return torch.cat((initial_state[:, length:], x), dim=1)

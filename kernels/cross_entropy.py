@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from .checks import Arguments, values_are_checked
-from .chunked.cross_entropy import cross_entropy_chunks
+from .chunked.cross_entropy import cross_entropy_chunks, loss_and_gradient
 from .forms import Form, choose_form
 from .naive.cross_entropy import cross_entropy_loop
 from .precision import without_autocast
 
-# On a CPU what its caches hold, elsewhere what keeps the products large.
-_LOGITS_AT_ONCE_ON_CPU, _LOGITS_AT_ONCE = 2**18, 2**25
+# On a CPU what its caches hold, elsewhere what keeps the products large and the additions to the
+# head's gradient, one for each chunk, few. Triton's form holds no float32 copies of them.
+_LOGITS_AT_ONCE_ON_CPU, _LOGITS_AT_ONCE, _LOGITS_AT_ONCE_IN_TRITON = 2**18, 2**25, 2**27
 
 
 def linear_cross_entropy(
@@ -32,7 +33,8 @@ def linear_cross_entropy(
     """Mean loss in nats over the targets that are not `ignore_index`; NaN if all of them are.
 
     hidden: [N, D]; head: [V, D]; targets: int64 [N] in 0 to V - 1.
-    chunk: rows whose logits exist at once; None: 1 MiB of them on a CPU, 128 MiB elsewhere.
+    chunk: rows whose logits exist at once; None: 1 MiB of them on a CPU, 128 MiB elsewhere, 256 MiB
+    in bfloat16 in the Triton form.
     Products run in the autocast dtype where autocast is on, else in the wider of the two dtypes;
     the loss is a float32 (float64 for float64 inputs) scalar. ValueError for arguments that do not
     fit each other.
@@ -49,13 +51,20 @@ def linear_cross_entropy(
     if values_are_checked():
         _check_targets(check, targets, head.shape[0], ignore_index)
     dtype = _product_dtype(hidden, head)
-    if choose_form(form) == "naive":
+    form = choose_form(form, fused_on=None if dtype == torch.float64 else hidden.device)
+    if form == "naive":
         dtype = torch.promote_types(dtype, torch.float32)
         return _loop(hidden.to(dtype), head.to(dtype), targets, ignore_index)
+    step, at_once = loss_and_gradient, _LOGITS_AT_ONCE
+    if form == "triton":
+        from .triton.cross_entropy import loss_and_gradient_fused
+
+        step, at_once = loss_and_gradient_fused, _LOGITS_AT_ONCE_IN_TRITON
+    elif hidden.device.type == "cpu":
+        at_once = _LOGITS_AT_ONCE_ON_CPU
     if chunk is None:
-        at_once = _LOGITS_AT_ONCE_ON_CPU if hidden.device.type == "cpu" else _LOGITS_AT_ONCE
         chunk = max(at_once // head.shape[0], 1)
-    return _chunks(hidden.to(dtype), head.to(dtype), targets, ignore_index, chunk)
+    return _chunks(hidden.to(dtype), head.to(dtype), targets, ignore_index, chunk, step)
 
 
 _loop = without_autocast(cross_entropy_loop)

@@ -11,6 +11,7 @@ other than k, Comba (2506.02475).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .checks import Arguments, values_are_checked
@@ -19,6 +20,8 @@ from .decay import per_token
 from .forms import Form, choose_form
 from .naive.delta import delta_loop, oja_loop
 from .precision import without_autocast, working_dtype
+
+LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
 
 
 @without_autocast
@@ -48,13 +51,26 @@ def chunk_delta(
     """
     _check_delta(q, k, v, beta, log_decay, erase_key, initial_state)
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
+    unfused = _why_not_fused(q, k, v, dtype)
+    if form == "triton" and unfused is not None:
+        raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
+    form = choose_form(form, k.shape[1], fused_on=q.device if unfused is None else None)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, v, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
+    beta = beta.to(dtype)
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
-    p = None if erase_key is None else erase_key.to(dtype)
     start = None if initial_state is None else initial_state.to(dtype)
-    run = delta_loop if choose_form(form, k.shape[1]) == "naive" else delta_chunks
-    o, state = run(q, k, v, beta, log_decay, p, start, scale)
+    keys = k if erase_key is None else erase_key
+    if form == "triton" and {x.dtype for x in (q, k, v, keys)} == {torch.bfloat16}:
+        dtype = torch.bfloat16
+    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    p = None if erase_key is None else erase_key.to(dtype)
+    if form == "triton":
+        from .triton.delta import delta_fused  # needs a package that CPU-only machines may lack
+
+        o, state = delta_fused(q, k, v, beta, log_decay, p, start, scale)
+    else:
+        run = delta_loop if form == "naive" else delta_chunks
+        o, state = run(q, k, v, beta, log_decay, p, start, scale)
     return o.to(out_dtype), state
 
 
@@ -85,6 +101,19 @@ def chunk_oja(
     run = oja_loop if choose_form(form, q.shape[1]) == "naive" else oja_chunks
     o, state = run(q, k, v, beta, log_decay, start, scale)
     return o.to(out_dtype), state
+
+
+def _why_not_fused(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
+    """What of a call the Triton form does not take, or None."""
+    if dtype == torch.float64:
+        return "the Triton form takes bfloat16 and float32, and an argument is float64"
+    steps = k.shape[1] // q.shape[1]
+    if steps > 1:
+        return f"the Triton form takes one step a token, and k has {steps}"
+    for name, dim in (("K", q.shape[-1]), ("V", v.shape[-1])):
+        if dim > LARGEST_FUSED_DIM:
+            return f"the Triton form takes {name} up to {LARGEST_FUSED_DIM}, and {name} is {dim}"
+    return None
 
 
 def _check_delta(

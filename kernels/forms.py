@@ -41,7 +41,7 @@ def choose_form(
     """The forced form, else the requested one; else chunked, but a recurrence of one step naive.
 
     fused_on: the tensors' device for a call that has a Triton form, else None. It is taken where it
-    is asked for alone, since not all of its tests pass yet (docs/kernels.md). Asking for it where
+    is asked for alone: no contained child has run it yet (docs/kernels.md). Asking for it where
     there is none is a ValueError.
     """
     fused = fused_on is not None and runs_triton(fused_on)

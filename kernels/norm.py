@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from .checks import Arguments
@@ -16,6 +17,7 @@ from .naive.norm import norm_formula
 from .precision import working_dtype
 
 _ACTIVATIONS = ("silu", "sigmoid")
+LARGEST_FUSED_WIDTH = 16384  # of D in the Triton form
 
 
 def rms_norm(
@@ -42,6 +44,12 @@ def rms_norm(
     if activation not in _ACTIVATIONS:
         raise check.error(f"activation is {activation!r}; wanted one of {', '.join(_ACTIVATIONS)}")
     dtype = working_dtype(x, weight)
-    run = norm_formula if choose_form(form) == "naive" else norm_fused
+    fuses = dtype == torch.float32 and x.shape[-1] <= LARGEST_FUSED_WIDTH
+    form = choose_form(form, fused_on=x.device if fuses else None)
+    if form == "triton":
+        from .triton.norm import norm_fused_rows  # needs a package CPU-only machines may lack
+
+        return norm_fused_rows(x, weight, gate, activation, eps)
+    run = norm_formula if form == "naive" else norm_fused
     gate = None if gate is None else gate.to(dtype)
     return run(x.to(dtype), weight.to(dtype), gate, activation, eps).to(x.dtype)

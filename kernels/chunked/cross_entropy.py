@@ -1,4 +1,4 @@
-"""Chunked torch form of `linear_cross_entropy`: logits of a few rows at a time.
+"""Chunked form of `linear_cross_entropy`: logits of a few rows at a time.
 
 The gradients are made in the forward pass while a chunk's logits exist, and scaled in the backward
 pass (as in Liger Kernel, arXiv 2410.10989).
@@ -6,11 +6,16 @@ pass (as in Liger Kernel, arXiv 2410.10989).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+# (logits, targets, share of each row in the mean, whether a gradient is wanted) -> the loss and the
+# logits' gradient in their dtype; the logits may be overwritten.
+Step = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor]]
 
 
 def cross_entropy_chunks(
@@ -19,10 +24,26 @@ def cross_entropy_chunks(
     targets: Tensor,  # int64 [N]
     ignore_index: int,
     chunk: int,
+    step: Step,
 ) -> Tensor:
     needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
-    loss: Tensor = _CrossEntropy.apply(hidden, head, targets, ignore_index, chunk, needs_grad)
+    loss: Tensor = _CrossEntropy.apply(hidden, head, targets, ignore_index, chunk, needs_grad, step)
     return loss
+
+
+def loss_and_gradient(
+    logits: Tensor, targets: Tensor, share: Tensor, with_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """torch's `Step`."""
+    wide, column, share = logits.to(share.dtype), targets[:, None], share[:, None]
+    of_target, largest = wide.gather(1, column), wide.amax(-1, keepdim=True)
+    exponentials = wide.sub_(largest).exp_()
+    total = exponentials.sum(-1, keepdim=True)
+    loss = ((total.log() + largest - of_target) * share).sum()
+    if not with_grad:
+        return loss, logits
+    grad = exponentials.mul_(share / total).scatter_add_(1, column, -share)
+    return loss, grad.to(logits.dtype)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -35,6 +56,7 @@ class _CrossEntropy(torch.autograd.Function):
         ignore_index: int,
         chunk: int,
         needs_grad: bool,
+        step: Step,
     ) -> Tensor:
         kept = targets != ignore_index
         weight = kept.to(_sum_dtype(hidden)) / kept.sum()  # of each row in the mean
@@ -44,16 +66,11 @@ class _CrossEntropy(torch.autograd.Function):
         grad_head = torch.zeros_like(head, dtype=loss.dtype) if needs_grad else None
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = torch.mm(hidden[rows], head.T).to(loss.dtype)
-            column, share = targets[rows, None], weight[rows, None]
-            of_target, largest = logits.gather(1, column), logits.amax(-1, keepdim=True)
-            exponentials = logits.sub_(largest).exp_()
-            total = exponentials.sum(-1, keepdim=True)
-            loss += ((total.log() + largest - of_target) * share).sum()
+            logits = torch.mm(hidden[rows], head.T)
+            part, grad = step(logits, targets[rows], weight[rows], needs_grad)
+            loss += part
             if grad_hidden is None or grad_head is None:
                 continue
-            grad = exponentials.mul_(share / total).scatter_add_(1, column, -share)
-            grad = grad.to(hidden.dtype)
             torch.mm(grad, head, out=grad_hidden[rows])
             grad_head += torch.mm(grad.T, hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_head)
@@ -65,7 +82,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_head = ctx.saved_tensors
         grad_head = (grad_head * grad).to(ctx.head_dtype)
-        return (grad_hidden * grad).to(grad_hidden.dtype), grad_head, None, None, None, None
+        return (grad_hidden * grad).to(grad_hidden.dtype), grad_head, None, None, None, None, None
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:

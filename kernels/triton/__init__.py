@@ -1,1 +1,1 @@
-"""Triton forms: one fused kernel a pass, registered as torch operators. Imported only on a GPU."""
+"""Triton forms: fused kernels, registered as torch operators. Imported where they are asked for."""

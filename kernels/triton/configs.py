@@ -10,41 +10,50 @@ from dataclasses import dataclass
 import torch
 
 CHUNK = 64  # tokens
-ANCHOR_EVERY = 8  # chunks between saved states
+# Programs of a sweep below which sequences are cut into segments, and how many they then make at
+# most: two rounds of two on each of 132 processors.
+FEW_PROGRAMS, MOST_PROGRAMS = 132, 528
+SHORTEST_SEGMENT = 4  # chunks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """A sweep's tile of the state, [block_n, block_m], and how the kernel is compiled."""
+    """A kernel's tile, [block_n, block_m], and how the kernel is compiled."""
 
     block_m: int
     block_n: int
     num_warps: int
     num_stages: int
+    max_registers: int | None = None  # of a thread
 
 
-def sweep(m: int, n: int, dtype: torch.dtype, gate: int, emit: int, exact: bool) -> Config:
-    """For sums over rows of m elements and outputs of n."""
+def sweep(m: int, n: int, dtype: torch.dtype, exact: bool) -> Config:
+    """For sums over rows of m elements and outputs of n: a tile of the state."""
     wide = dtype == torch.float32
     if max(m, n) <= 32:
         block_m, block_n = block(m, 32), block(n, 32)
     else:
         # A narrower block_n beside 128 rows gives wrong gate gradients under Triton 3.6.
         block_m, block_n = 128 if m > 64 and not wide else 64, 64
+    stages = 1 if wide or exact else 3 if block_m <= 64 else 2
+    return Config(block_m=block_m, block_n=block_n, num_warps=4, num_stages=stages)
+
+
+def pull(key_dim: int, value_dim: int, dtype: torch.dtype, exact: bool) -> Config:
+    """Tiles of keys (block_m) and values (block_n)."""
     return Config(
-        block_m=block_m,
-        block_n=block_n,
+        block_m=block(key_dim, 64),
+        block_n=block(value_dim, 64),
         num_warps=4,
-        num_stages=_stages(wide or exact, block_m, gate, emit),
+        num_stages=1,
     )
 
 
-def _stages(plain: bool, block_m: int, gate: int, emit: int) -> int:
-    if plain:
+def segments(programs: int, chunks: int) -> int:
+    """How many a sequence is cut into, each a program, when `programs` go through whole ones."""
+    if programs >= FEW_PROGRAMS:
         return 1
-    if gate == 0 and block_m <= 64:
-        return 3
-    return 1 if gate == 1 and emit == 1 else 2
+    return max(1, min(MOST_PROGRAMS // programs, chunks // SHORTEST_SEGMENT))
 
 
 def block(size: int, largest: int) -> int:

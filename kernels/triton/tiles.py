@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+# A lower log decay counts as this: exp of it is 0 in float32, and sums of it stay finite.
+LOWEST_LOG_DECAY = tl.constexpr(-1000.0)
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -46,13 +48,6 @@ def store_tile(base, x, rows, columns, stride, rows_left, width, EVEN: tl.conste
         mask = mask & (columns[None, :] < width)
     x = x.to(base.dtype.element_ty)
     tl.store(base + rows[:, None] * stride + columns[None, :], x, mask=mask)
-
-
-@triton.jit
-def load_last_row(base, columns, stride, rows_left, row, width):
-    """Row `row` of a tile, or its last one inside, [D]."""
-    row = tl.minimum(row, rows_left - 1)
-    return tl.load(base + row * stride + columns, mask=columns < width, other=0.0).to(tl.float32)
 
 
 @triton.jit

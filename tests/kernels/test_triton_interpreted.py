@@ -15,14 +15,14 @@ import torch
 from linearch.kernels import chunk_decay
 from linearch.kernels.forms import force_form
 
-SCRIPT = Path(__file__).parent / "interpreted_decay.py"
 
-
+@pytest.mark.parametrize(("script", "cases"), [("decay", 14), ("layers", 9)])
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_the_interpreted_kernels_equal_the_loop() -> None:
+def test_the_interpreted_kernels_equal_the_loop(script: str, cases: int) -> None:
     """In a process of its own: Triton decides whether to interpret as it is imported."""
+    path = Path(__file__).parent / f"interpreted_{script}.py"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", SCRIPT],
+        [sys.executable, "-W", "ignore", path],
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -31,7 +31,7 @@ def test_the_interpreted_kernels_equal_the_loop() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     errors = json.loads(done.stdout)
     wrong = {name: e for name, e in errors.items() if not all(x < 1e-5 for x in e.values())}
-    assert len(errors) == 13
+    assert len(errors) == cases
     assert not wrong
 
 

@@ -105,6 +105,21 @@ def test_any_length_agrees(
     assert all(error < 1e-2 for error in errors.values()), errors
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("gate", ["mixed", "mild"])
+def test_segments_of_one_sequence_agree(
+    gate: str,
+    kind: str,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    """Few sequences are cut into segments, whose states are joined."""
+    x = random_inputs(600, 64, 64)
+    x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
+    errors = errors_against_naive(chunk_decay, x, device="cuda", form="triton")
+    assert all(error < 1e-4 for error in errors.values()), errors
+
+
 @pytest.mark.parametrize("kind", ["scalar", "channel"])
 def test_bonus_normaliser_and_grouped_values_agree(
     kind: str,
@@ -223,7 +238,9 @@ def test_baselines_run_on_triton_under_autocast(
         assert relative_error(a, b) < 2e-2
 
 
-def test_more_than_two_to_the_31_elements_are_addressed() -> None:
+def test_more_than_two_to_the_31_elements_are_addressed(
+    relative_error: Callable[[Tensor, Tensor], float],
+) -> None:
     deterministic.fill_uninitialized_memory = False
     rows = (1, 2**17 + 5, 128)
     q, k, v = (torch.randn(*rows, 128, device="cuda", dtype=BFLOAT16) for _ in range(3))
@@ -237,4 +254,4 @@ def test_more_than_two_to_the_31_elements_are_addressed() -> None:
         return tuple(t[:, :, -1].clone() for t in (o.detach(), *grads))
 
     for a, b in zip(run(slice(None)), run(slice(127, 128)), strict=True):
-        assert torch.equal(a, b)
+        assert relative_error(a, b) < 5e-3  # one head alone is summed in another order

@@ -1,0 +1,151 @@
+"""What `linearch bench kernels` times: every operation on fresh random inputs of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import (
+    causal_attention,
+    chunk_decay,
+    chunk_delta,
+    linear_cross_entropy,
+    rms_norm,
+    scan,
+    short_convolution,
+)
+
+Shape = tuple[int, int, int, int]  # [B, T, H, K = V]
+
+SHAPES_ON_GPU: tuple[Shape, ...] = ((32, 2048, 16, 128), (2, 32768, 16, 128), (32, 2048, 8, 64))
+SHAPES_ON_CPU: tuple[Shape, ...] = ((8, 128, 2, 32),)
+_LONGEST_ATTENTION = 4096  # tokens; its torch form is quadratic in them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One operation: `call(form=...)` returns its output, or it and a state."""
+
+    operation: str
+    shape: Shape
+    leaves: list[Tensor]  # what gets a gradient
+    call: Callable[..., Any]
+    others: tuple[Tensor, ...] = ()  # inputs without a gradient
+
+
+def cases(shape: Shape, device: torch.device, operations: tuple[str, ...] = ()) -> Iterator[Case]:
+    """Those whose names begin with one of `operations`; all of them if it is empty.
+
+    On a GPU bfloat16 activations and float32 gates and weights, as a layer under autocast gives
+    them; float32 on a CPU. Made one at a time: at the large shapes few fit at once.
+    """
+    wanted = operations or ("",)
+    for name, make in _MAKERS.items():
+        too_long = name.startswith("attention") and shape[1] > _LONGEST_ATTENTION
+        if name.startswith(wanted) and not too_long:
+            leaves, call, *others = make(_Inputs(shape, device))
+            yield Case(operation=name, shape=shape, leaves=leaves, call=call, others=tuple(others))
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    shape: Shape
+    device: torch.device
+
+    def unit(self, *shape: int) -> Tensor:
+        """Rows of norm 1."""
+        dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        x = F.normalize(torch.randn(shape, device=self.device, dtype=dtype), dim=-1)
+        return x.requires_grad_()
+
+    def weight(self, *shape: int) -> Tensor:
+        return torch.rand(shape, device=self.device).requires_grad_()
+
+    def gate(self, *shape: int) -> Tensor:
+        """Log decays between -0.1 and 0."""
+        return (-0.1 * torch.rand(shape, device=self.device)).requires_grad_()
+
+    def qkv(self) -> list[Tensor]:
+        return [self.unit(*self.shape) for _ in range(3)]
+
+    def sequence(self) -> Tensor:
+        return self.unit(*self.shape[:2], self.width)
+
+    @property
+    def width(self) -> int:
+        return self.shape[2] * self.shape[3]
+
+
+Made = tuple[Any, ...]  # leaves, call, other inputs
+
+
+def _decay(kind: str, x: _Inputs) -> Made:
+    shapes = {"constant": (x.shape[2],), "scalar": x.shape[:3], "channel": x.shape}
+    leaves = x.qkv() + ([x.gate(*shapes[kind])] if kind in shapes else [])
+    return leaves, partial(chunk_decay, *leaves)
+
+
+def _delta(kind: str, x: _Inputs) -> Made:
+    shapes = {"scalar": x.shape[:3], "channel": x.shape}
+    leaves = [*x.qkv(), x.weight(*x.shape[:3])]
+    leaves += [x.gate(*shapes[kind])] if kind in shapes else []
+    return leaves, partial(chunk_delta, *leaves)
+
+
+def _attention(window: int | None, x: _Inputs) -> Made:
+    leaves = x.qkv()
+    return leaves, partial(causal_attention, *leaves, window=window)
+
+
+def _scan(x: _Inputs) -> Made:
+    leaves = [x.sequence(), x.gate(*x.shape[:2], x.width)]
+    return leaves, partial(scan, *leaves)
+
+
+def _convolution(x: _Inputs) -> Made:
+    leaves = [x.sequence(), x.weight(x.width, 4)]
+    return leaves, partial(short_convolution, *leaves, activation="silu")
+
+
+def _norm(x: _Inputs) -> Made:
+    leaves = [x.sequence(), x.weight(x.width)]
+    return leaves, partial(rms_norm, *leaves)
+
+
+def _gated_norm(x: _Inputs) -> Made:
+    """Over each head's output, as the layers have it."""
+    leaves = [x.unit(*x.shape), x.weight(x.shape[3]), x.unit(*x.shape)]
+    y, weight, gate = leaves
+    return leaves, partial(rms_norm, y, weight, gate=gate)
+
+
+def _head_and_loss(x: _Inputs) -> Made:
+    vocabulary = 256 if x.device.type == "cpu" else 32768
+    rows = x.shape[0] * x.shape[1]
+    hidden, head = x.unit(rows, x.width), x.unit(vocabulary, x.width)
+    targets = torch.randint(0, vocabulary, (rows,), device=x.device)
+    return [hidden, head], partial(linear_cross_entropy, hidden, head, targets), targets
+
+
+_MAKERS: dict[str, Callable[[_Inputs], Made]] = {
+    "decay none": partial(_decay, "none"),
+    "decay constant": partial(_decay, "constant"),
+    "decay scalar": partial(_decay, "scalar"),
+    "decay channel": partial(_decay, "channel"),
+    "delta none": partial(_delta, "none"),
+    "delta scalar": partial(_delta, "scalar"),
+    "delta channel": partial(_delta, "channel"),
+    "attention full": partial(_attention, None),
+    "attention window 64": partial(_attention, 64),
+    "scan": _scan,
+    "short convolution": _convolution,
+    "norm": _norm,
+    "norm, gated": _gated_norm,
+    "head and loss": _head_and_loss,
+}

@@ -1,0 +1,286 @@
+"""chunk_delta's Triton form: passes over a sequence as torch operators, autograd between them.
+
+For the backward pass each chunk keeps its system, scores and corrections, the state before it and,
+with a decay per channel, its keys and queries times their decays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from . import delta_configs as configs
+from .delta_pull import pairs_kernel, pull_kernel
+from .delta_solve import solve_kernel
+from .delta_sweep import backward_kernel, forward_kernel
+
+_NONE, _HEAD, _CHANNEL = 0, 1, 2  # the kernels' GATE
+
+
+def delta_fused(
+    q: Tensor,  # [B, T, H, K]; q, k, v and erase_key of one dtype, bfloat16 or float32
+    k: Tensor,
+    v: Tensor,  # [B, T, H, V]
+    beta: Tensor,  # [B, T, H] float32
+    log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
+    erase_key: Tensor | None,  # [B, T, H, K]; None: k
+    initial_state: Tensor | None,  # [B, H, K, V] float32
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """o [B, T, H, V] and the final state [B, H, K, V] in float32."""
+    if log_decay is None and v.dtype == torch.float32:
+        # Without a gate, dk was wrong by 11 % on an H200 (Triton 3.6) beside an erase key of 100.
+        log_decay = torch.zeros_like(beta)
+    inputs = (q, k, v, beta, log_decay, erase_key, initial_state)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    o, final, *_ = _forward_op(*inputs, scale, keep)
+    return o, final
+
+
+@torch.library.custom_op("linearch::delta_forward", mutates_args=())
+def _forward_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    erase_key: Tensor | None,
+    initial_state: Tensor | None,
+    scale: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """o, the final state; for the backward pass what `_room` names after them."""
+    q, k, v, beta = *(_rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
+    p = k if erase_key is None else _rows_adjacent(erase_key)
+    room = _room(q, v, log_decay, keep)
+    o, final, sums, strong, systems, scores, corrections, states, asking, giving, erasing = room
+    (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
+    chunks = triton.cdiv(T, C)
+    shared = _shared(v, log_decay, erase_key)
+    config = configs.solve(K, systems.dtype, shared["GATE"])
+    solve_kernel[(B * H * chunks,)](
+        q, k, p, beta, sums if log_decay is None else log_decay.contiguous(), sums, strong,
+        systems, scores, asking, giving, erasing, T, H, K, chunks, *_rows(q), *_rows(k), *_rows(p),
+        BK=config.block_k, EVEN_K=K % config.block_k == 0,
+        **config.compiled(), **shared,
+    )  # fmt: skip
+    if shared["GATE"] == _CHANNEL:
+        q, k, p = asking, giving, erasing
+    config = configs.recurrence(K, V, systems.dtype, shared["GATE"])
+    start = final if initial_state is None else initial_state.contiguous()
+    forward_kernel[(B * H * triton.cdiv(V, config.block_v),)](
+        q, k, p, v, beta, sums, systems, scores, start, o, final, corrections, states,
+        scale, T, H, K, V, chunks, *_rows(q), *_rows(k), *_rows(p), *_rows(v),
+        BK=config.block_k, BV=config.block_v, HAS_START=initial_state is not None, SAVE=keep,
+        EVEN_K=config.block_k == K, EVEN_V=V % config.block_v == 0,
+        **config.compiled(), **shared,
+    )  # fmt: skip
+    return room
+
+
+@_forward_op.register_fake
+def _forward_shapes(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    erase_key: Tensor | None,
+    initial_state: Tensor | None,
+    scale: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _room(q, v, log_decay, keep)
+
+
+@torch.library.custom_op("linearch::delta_backward", mutates_args=())
+def _backward_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    erase_key: Tensor | None,
+    kept: list[Tensor],
+    grad_o: Tensor,
+    grad_final: Tensor | None,
+    scale: float,
+    gate_grad: bool,
+    start_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, beta, log_decay, erase_key and the initial state, some empty."""
+    sums, strong, systems, scores, corrections, states, asking, giving, erasing = kept
+    q, k, do = (_rows_adjacent(x) for x in (q, k, grad_o.to(v.dtype)))
+    p, beta = k if erase_key is None else _rows_adjacent(erase_key), beta.contiguous()
+    (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
+    chunks, shared = triton.cdiv(T, C), _shared(v, log_decay, erase_key)
+    grads = _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, start_grad)
+    dq, dk, dv, dbeta, dg, dp, dstart = grads
+    sq, sk, sp = (asking, giving, erasing) if shared["GATE"] == _CHANNEL else (q, k, p)
+    config = configs.recurrence(K, V, systems.dtype, shared["GATE"])
+    parts = triton.cdiv(V, config.block_v)
+    dbeta_parts, dstates = _parts(dbeta, parts), torch.empty_like(states)
+    dfinal = dstart if grad_final is None else grad_final.float().contiguous()
+    backward_kernel[(B * H * parts,)](
+        sq, sk, sp, beta, sums, systems, scores, corrections, do, dfinal,
+        dv, dbeta_parts, dstates, dstart, scale, T, H, K, V, chunks, dbeta_parts.stride(0),
+        *_rows(sq), *_rows(sk), *_rows(sp), *_rows(do),
+        BK=config.block_k, BV=config.block_v, HAS_FINAL=grad_final is not None, START=start_grad,
+        EVEN_K=config.block_k == K, EVEN_V=V % config.block_v == 0,
+        **config.compiled(), **shared,
+    )  # fmt: skip
+    config = configs.pairs(K, V, systems.dtype)
+    pairs_q, pairs_p = torch.empty_like(scores), torch.empty_like(scores)
+    pairs_kernel[(B * H * chunks,)](
+        beta, sums, corrections, do, dv, pairs_q, pairs_p, scale, T, H, V, chunks, *_rows(do),
+        C=C, BV=config.block_v, GATE=shared["GATE"], EVEN_V=V % config.block_v == 0,
+        PRECISION=shared["PRECISION"], **config.compiled(),
+    )  # fmt: skip
+    config = configs.pull(K, V, systems.dtype, shared["GATE"])
+    parts = triton.cdiv(K, config.block_k)
+    dg_parts = _parts(dg, parts if dg.dim() == 3 else 1)
+    pull_kernel[(B * H * chunks * parts,)](
+        q, k, p, beta, sums, strong, corrections, do, dv, states, dstates, pairs_q, pairs_p,
+        dq, dk, dp, dg_parts,
+        scale, T, H, K, V, chunks, dg_parts.stride(0),
+        *_rows(q), *_rows(k), *_rows(p), *_rows(do),
+        BK=config.block_k, BV=config.block_v, GATE_GRAD=gate_grad, EVEN_K=K % config.block_k == 0,
+        EVEN_V=V % config.block_v == 0,
+        **config.compiled(), **shared,
+    )  # fmt: skip
+    _add_parts(dbeta_parts, dbeta)
+    _add_parts(dg_parts, dg)
+    return grads
+
+
+@_backward_op.register_fake
+def _backward_shapes(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    erase_key: Tensor | None,
+    kept: list[Tensor],
+    grad_o: Tensor,
+    grad_final: Tensor | None,
+    scale: float,
+    gate_grad: bool,
+    start_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, start_grad)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, beta, log_decay, erase_key, _, ctx.scale, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.save_for_backward(q, k, v, beta, log_decay, erase_key, *output[2:])
+
+
+def _pull(
+    ctx: Any, grad_o: Tensor | None, grad_final: Tensor | None, *_: None
+) -> tuple[Tensor | None, ...]:
+    q, k, v, beta, log_decay, erase_key, *kept = ctx.saved_tensors
+    grad_o = torch.zeros_like(v) if grad_o is None else grad_o
+    _, _, _, _, gate_grad, _, start_grad, *_ = ctx.needs_input_grad
+    # Gates of 0 in the place of none run the kernel that was checked with them.
+    with_gates = gate_grad or (log_decay is not None and v.dtype == torch.float32)
+    dq, dk, dv, dbeta, dg, dp, dstart = _backward_op(
+        q, k, v, beta, log_decay, erase_key, kept, grad_o, grad_final, ctx.scale,
+        with_gates, start_grad,
+    )  # fmt: skip
+    of_gates = dg.to(log_decay.dtype) if gate_grad else None
+    of_erase_key = None if erase_key is None else dp
+    return dq, dk, dv, dbeta, of_gates, of_erase_key, dstart if start_grad else None, None, None
+
+
+_forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
+
+
+def _room(
+    q: Tensor, v: Tensor, log_decay: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """o, final state, and in `kept`'s order what passes leave for later ones; some empty."""
+    (B, T, H, K), V = q.shape, v.shape[-1]
+    C, gate = configs.chunk(v.dtype), _gate(log_decay)
+    chunks = (B, H, -(-T // C))
+    inner = configs.operands(K, V, v.dtype)
+    # In float64 for float32 inputs, because differences of sums are taken.
+    exact = torch.float64 if v.dtype == torch.float32 else torch.float32
+    scaled = q.shape if gate == _CHANNEL else (0,)
+    return (
+        v.new_empty(v.shape),
+        v.new_empty((B, H, K, V), dtype=torch.float32),
+        v.new_empty(((0,), (*chunks, C), (*chunks, C, K))[gate], dtype=exact),
+        v.new_empty((*chunks, -(-K // 64)) if gate == _CHANNEL else (0,), dtype=torch.int32),
+        v.new_empty((*chunks, C, C), dtype=inner),
+        v.new_empty((*chunks, C, C), dtype=inner),
+        v.new_empty(v.shape if keep else (0,), dtype=inner),
+        v.new_empty((*chunks, K, V) if keep else (0,), dtype=inner),
+        v.new_empty(scaled, dtype=inner),
+        v.new_empty(scaled, dtype=inner),
+        v.new_empty(scaled, dtype=inner),
+    )
+
+
+def _gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None,
+    erase_key: Tensor | None,
+    gate_grad: bool,
+    start_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Room for gradients of q, k, v, beta, log_decay, erase_key, the initial state; some empty."""
+    (B, _, H, K), V = q.shape, v.shape[-1]
+    return (
+        q.new_empty(q.shape),
+        k.new_empty(k.shape),
+        v.new_empty(v.shape),
+        beta.new_empty(beta.shape),
+        beta.new_empty((0,) if log_decay is None or not gate_grad else log_decay.shape),
+        k.new_empty((0,) if erase_key is None else k.shape),
+        beta.new_empty((B, H, K, V) if start_grad else (0,)),
+    )
+
+
+def _parts(x: Tensor, parts: int) -> Tensor:
+    """Room for what adds up to x: [1, ...] is x itself."""
+    return x[None] if parts == 1 else x.new_empty((parts, *x.shape))
+
+
+def _add_parts(parts: Tensor, x: Tensor) -> None:
+    if len(parts) > 1:
+        torch.sum(parts, 0, out=x)
+
+
+def _shared(v: Tensor, log_decay: Tensor | None, erase_key: Tensor | None) -> dict[str, Any]:
+    """The kernels' common constants. Sums around bfloat16 products lose nothing in tf32."""
+    precision = "ieee" if v.dtype == torch.float32 else "tf32"
+    return {
+        "C": configs.chunk(v.dtype),
+        "GATE": _gate(log_decay),
+        "OWN_KEY": erase_key is None,
+        "PRECISION": precision,
+    }
+
+
+def _gate(log_decay: Tensor | None) -> int:
+    if log_decay is None:
+        return _NONE
+    return _HEAD if log_decay.dim() == 3 else _CHANNEL
+
+
+def _rows_adjacent(x: Tensor) -> Tensor:
+    """x, or a copy where the elements of a row are apart."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _rows(x: Tensor) -> tuple[int, int, int]:
+    return x.stride(0), x.stride(1), x.stride(2)

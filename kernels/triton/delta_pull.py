@@ -1,0 +1,261 @@
+"""The delta rule's gradients of keys, queries and gates: no chunk waits for another.
+
+With u = b c the writes, S the state before a chunk and D' the gradient of the one after it, both
+kept by delta_sweep.py, w(t, s) the decay between two tokens and G its log summed from the start:
+    dq_t = scale (e^G_t S do_t + sum_{s <= t} w(t, s) (do_t . u_s) k_s)
+    dp_t =       -e^G_t S dv_t - sum_{s < t}  w(t, s) (dv_t . u_s) k_s
+    dk_s = w(end, s) D' u_s + sum of what pairs of s give to q_t and, for t > s, p_t in return
+A gate's gradient at r sums the pairs s < r <= t of writers and readers: with `up` the pairs that
+end at t less those that begin there and stay in the chunk, `down` those that begin at s and leave
+it, and X those that pass over the chunk,
+    dg_r = sum_{t >= r} up_t + sum_{s < r} down_s + X,      X = e^G_end <S, D'>
+A token's pair with itself, which no gate divides, is never added to them: where all gates are
+strong, its rounding would be larger than the gradient.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .tiles import load_tile, power_of_two, product, row_of, store_tile
+
+
+@triton.jit(do_not_specialize=["T", "H", "chunks"])
+def pairs_kernel(
+    beta_ptr, sums_ptr, c_ptr, do_ptr, dv_ptr, pairs_q_ptr, pairs_p_ptr,
+    scale, T, H, V, chunks, do_b, do_t, do_h,
+    C: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr, EVEN_V: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What pairs in a chunk give: scale do_t . u_s and -dv_t . u_s, decayed for GATE 1."""
+    pid = tl.program_id(0)
+    chunk = pid % chunks
+    bh = (pid // chunks).to(tl.int64)
+    b = bh // H
+    h = bh % H
+    at = bh * chunks + chunk
+    first = chunk.to(tl.int64) * C
+    left = T - chunk * C
+    dtype = c_ptr.dtype.element_ty
+    rows = tl.arange(0, C)
+    along_v = tl.arange(0, BV)
+    token = (b * T + first) * H + h  # of [B, T, H]
+    do_at = do_ptr + b * do_b + h * do_h + first * do_t
+    strength = tl.load(beta_ptr + token + rows * H, mask=rows < left, other=0.0)
+    pairs_q = tl.zeros((C, C), dtype=tl.float32)
+    pairs_p = tl.zeros((C, C), dtype=tl.float32)
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        place = token * V + begin
+        vdo = load_tile(do_at + begin, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
+        vdv = load_tile(dv_ptr + place, rows, along_v, H * V, left, v_left, EVEN_V).to(dtype)
+        vc = load_tile(c_ptr + place, rows, along_v, H * V, left, v_left, EVEN_V)
+        written = tl.trans((vc * strength[:, None]).to(dtype))
+        pairs_q += product(vdo, written, PRECISION)
+        pairs_p += product(vdv, written, PRECISION)
+    pairs_q = tl.where(rows[:, None] >= rows[None, :], pairs_q * scale, 0.0)
+    pairs_p = tl.where(rows[:, None] > rows[None, :], -pairs_p, 0.0)
+    if GATE == 1:
+        summed = tl.load(sums_ptr + at * C + rows)
+        between = (summed[:, None] - summed[None, :]).to(tl.float32)
+        decay = power_of_two(tl.minimum(between, 0.0))
+        pairs_q *= decay
+        pairs_p *= decay
+    place = at * C * C + rows[:, None] * C + rows[None, :]
+    tl.store(pairs_q_ptr + place, pairs_q.to(dtype))
+    tl.store(pairs_p_ptr + place, pairs_p.to(dtype))
+
+
+@triton.jit(do_not_specialize=["T", "H", "chunks"])
+def pull_kernel(
+    q_ptr, k_ptr, p_ptr, beta_ptr, sums_ptr, strong_ptr, c_ptr, do_ptr, dv_ptr,
+    states_ptr, dstates_ptr, pairs_q_ptr, pairs_p_ptr,
+    dq_ptr, dk_ptr, dp_ptr, dg_ptr,
+    scale, T, H, K, V, chunks, dg_part,
+    q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h, do_b, do_t, do_h,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
+    OWN_KEY: tl.constexpr, GATE_GRAD: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dq, dk (with dp where p is k), dp and dg, a head's in a part for each BK channels."""
+    pid = tl.program_id(0)
+    parts = tl.cdiv(K, BK)
+    i_k = pid % parts
+    chunk = (pid // parts) % chunks
+    bh = (pid // (parts * chunks)).to(tl.int64)
+    b = bh // H
+    h = bh % H
+    at = bh * chunks + chunk
+    first = chunk.to(tl.int64) * C
+    left = T - chunk * C
+    dtype = c_ptr.dtype.element_ty
+    rows = tl.arange(0, C)
+    along_k = tl.arange(0, BK)
+    along_v = tl.arange(0, BV)
+    k_left = K - i_k * BK
+    q_at = q_ptr + b * q_b + h * q_h + first * q_t + i_k * BK
+    k_at = k_ptr + b * k_b + h * k_h + first * k_t + i_k * BK
+    p_at = p_ptr + b * p_b + h * p_h + first * p_t + i_k * BK
+    do_at = do_ptr + b * do_b + h * do_h + first * do_t
+    token = (b * T + first) * H + h  # of [B, T, H]
+    out_place = token * K + i_k * BK
+    states_at = states_ptr + at * K * V + i_k.to(tl.int64) * BK * V
+    dstates_at = dstates_ptr + at * K * V + i_k.to(tl.int64) * BK * V
+    strength = tl.load(beta_ptr + token + rows * H, mask=rows < left, other=0.0)
+    below = rows[:, None] > rows[None, :]
+
+    # One after the other, since few of their tiles fit into the registers together.
+    vq = load_tile(q_at, rows, along_k, q_t, left, k_left, EVEN_K).to(dtype)
+    vk = load_tile(k_at, rows, along_k, k_t, left, k_left, EVEN_K).to(dtype)
+    if OWN_KEY:
+        vp = vk
+    else:
+        vp = load_tile(p_at, rows, along_k, p_t, left, k_left, EVEN_K).to(dtype)
+    pairs_q = load_tile(pairs_q_ptr + at * C * C, rows, tl.arange(0, C), C, C, C, True)
+    pairs_p = load_tile(pairs_p_ptr + at * C * C, rows, tl.arange(0, C), C, C, C, True)
+    is_strong = False
+    if GATE == 1:
+        summed = tl.load(sums_ptr + at * C + rows)
+        total = tl.load(sums_ptr + at * C + C - 1)
+        from_start = power_of_two(summed.to(tl.float32))[:, None]
+        till_end = power_of_two((total - summed).to(tl.float32))[:, None]
+    if GATE == 2:
+        sums_at = sums_ptr + at * C * K + i_k * BK
+        summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
+        inside = along_k < k_left
+        middle = tl.load(sums_at + (C // 2 - 1) * K + along_k, mask=inside, other=0.0)
+        total = tl.load(sums_at + (C - 1) * K + along_k, mask=inside, other=0.0)
+        apart = (summed - middle[None, :]).to(tl.float32)
+        is_strong = tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) != 0
+    if GATE != 0:
+        diagonal = rows[:, None] == rows[None, :]
+        own = tl.sum(tl.where(diagonal, pairs_q, 0.0).to(tl.float32), 1)[:, None]
+        pairs_q = tl.where(below, pairs_q, 0.0)
+
+    grad = tl.zeros((C, BK), dtype=tl.float32)  # of q
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        vdo = load_tile(do_at + begin, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
+        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        grad += product(vdo, tl.trans(vs), PRECISION)
+    grad *= scale
+    if GATE == 2:
+        grad *= power_of_two(summed.to(tl.float32))
+        up = vq * grad
+        if is_strong:
+            near = tl.zeros((C, BK), dtype=tl.float32)
+            for s in range(C):
+                weights = _decays_since(summed, rows, s, pairs_q)
+                near += weights * row_of(vk, rows, s)[None, :]
+            up += vq * near
+        else:
+            reading = power_of_two(apart)
+            # Rounded as for dk, so that pairs inside the chunk cancel.
+            near = product(pairs_q, (vk * power_of_two(-apart)).to(dtype), PRECISION)
+            up += (vq * reading).to(dtype) * near
+            near *= reading
+        grad += near + own * vk
+    elif GATE == 1:
+        grad = grad * from_start + product(pairs_q, vk, PRECISION)
+        up = tl.sum(vq * grad, 1)
+        grad += own * vk
+    else:
+        grad += product(pairs_q, vk, PRECISION)
+    store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
+
+    of_p = tl.zeros((C, BK), dtype=tl.float32)
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        dv_at = dv_ptr + token * V + begin
+        vdv = load_tile(dv_at, rows, along_v, H * V, left, v_left, EVEN_V).to(dtype)
+        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        of_p += product(vdv, tl.trans(vs), PRECISION)
+    if GATE == 2:
+        of_p *= -power_of_two(summed.to(tl.float32))
+        up += vp * of_p
+        if is_strong:
+            near = tl.zeros((C, BK), dtype=tl.float32)
+            for s in range(C):
+                weights = _decays_since(summed, rows, s, pairs_p)
+                near += weights * row_of(vk, rows, s)[None, :]
+            up += vp * near
+        else:
+            reading = power_of_two(apart)
+            near = product(pairs_p, (vk * power_of_two(-apart)).to(dtype), PRECISION)
+            up += (vp * reading).to(dtype) * near
+            near *= reading
+        of_p += near
+    elif GATE == 1:
+        of_p = product(pairs_p, vk, PRECISION) - of_p * from_start
+        up += tl.sum(vp * of_p, 1)
+    else:
+        of_p = product(pairs_p, vk, PRECISION) - of_p
+    if not OWN_KEY:
+        store_tile(dp_ptr + out_place, of_p, rows, along_k, H * K, left, k_left, EVEN_K)
+
+    grad = tl.zeros((C, BK), dtype=tl.float32)  # of k
+    passing = tl.zeros((BK,), dtype=tl.float32)
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        c_at = c_ptr + token * V + begin
+        vc = load_tile(c_at, rows, along_v, H * V, left, v_left, EVEN_V)
+        vd = load_tile(dstates_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        grad += product((vc * strength[:, None]).to(dtype), tl.trans(vd), PRECISION)
+        if GATE_GRAD:
+            vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+            passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
+    if GATE == 2:
+        grad *= power_of_two((total[None, :] - summed).to(tl.float32))
+        if is_strong:
+            near = tl.zeros((C, BK), dtype=tl.float32)
+            for s in range(C):
+                weights = _decays_since(summed, rows, s, pairs_q) * vq
+                weights += _decays_since(summed, rows, s, pairs_p) * vp
+                near = tl.where(rows[:, None] == s, tl.sum(weights, 0)[None, :], near)
+            up -= vk * near
+        else:
+            reading = power_of_two(apart)
+            near = product(tl.trans(pairs_q), (vq * reading).to(dtype), PRECISION)
+            near += product(tl.trans(pairs_p), (vp * reading).to(dtype), PRECISION)
+            giving = power_of_two(-apart)
+            up -= (vk * giving).to(dtype) * near
+            near *= giving
+    else:
+        near = product(tl.trans(pairs_q), vq, PRECISION)
+        near += product(tl.trans(pairs_p), vp, PRECISION)
+        if GATE == 1:
+            grad *= till_end
+            up -= tl.sum(vk * near, 1)
+    if GATE_GRAD:
+        # The terms of `up` cancel in part.
+        SUMMING: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32x3"
+        down = vk * grad
+        if GATE == 1:
+            down = tl.sum(down, 1)[:, None]
+            dg = tl.sum(tl.where(rows[:, None] >= rows[None, :], up[:, None], 0.0), 0)
+            dg += tl.sum(tl.where(rows[:, None] < rows[None, :], down, 0.0), 0)
+            dg += tl.sum(passing, 0) * power_of_two(total.to(tl.float32))
+            dg_at = dg_ptr + i_k.to(tl.int64) * dg_part + token
+            tl.store(dg_at + rows * H, dg, mask=rows < left)
+        else:
+            # Sums over later tokens, and over earlier ones without the token itself.
+            passing *= power_of_two(total.to(tl.float32))
+            dg = product(tl.where(below, 0.0, 1.0), up, SUMMING) + passing[None, :]
+            dg += product(tl.where(below, 1.0, 0.0), down, PRECISION)
+            store_tile(dg_ptr + out_place, dg, rows, along_k, H * K, left, k_left, EVEN_K)
+    grad += near
+    if GATE != 0:
+        grad += own * vq
+    if OWN_KEY:
+        grad += of_p
+    store_tile(dk_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
+
+
+@triton.jit
+def _decays_since(summed, rows, s, pairs):
+    """w(t, s) pairs[t, s] for t > s, each channel's, [C, BK]."""
+    g_s = tl.sum(tl.where(rows[:, None] == s, summed, 0.0), 0)
+    since = tl.minimum((summed - g_s[None, :]).to(tl.float32), 0.0)
+    of_s = tl.sum(tl.where(rows[None, :] == s, pairs, 0.0).to(tl.float32), 1)[:, None]
+    return tl.where(rows[:, None] > s, power_of_two(since), 0.0) * of_s

@@ -1,0 +1,204 @@
+"""Compiles the static configurations' kernels into Triton's cache, in parallel and with no GPU.
+
+A process that may only read that cache then needs neither a compiler nor ptxas. The operators run
+on small CPU tensors with every launch replaced by the compilation it would begin with, for a target
+named beforehand: so what is compiled is what they launch, and with the same keys.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+
+_DIMS = (32, 64, 128)  # K = V
+_DTYPES = (torch.bfloat16, torch.float32)
+_LENGTHS = (128, 512)  # one segment, and several
+_GATES = (None, "scalar", "channel")
+# Operation, gates, and widths, each of which stands for all that need the same tile.
+_LAYERS = (
+    ("norm", (None, "silu"), (32, 64, 128, 256, 512, 1024)),
+    ("convolution", ("silu",), (128,)),
+    ("loss", (None,), (256, 4096)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One operation's kernels, forward and backward. dim: K = V, channels, or words."""
+
+    operation: str
+    gate: str | None
+    dim: int
+    dtype: torch.dtype
+    length: int
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.operation} {self.gate or 'none'}, {self.dim}, {dtype}, T {self.length}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warmed:
+    """What one case needs in the cache. failure: why it could not be compiled, or None."""
+
+    case: str
+    kernels: frozenset[str]  # hashes
+    launchers: int  # C stubs that Triton up to 3.6 builds for them
+    failure: str | None
+
+
+def cases() -> list[Case]:
+    recurrences = [
+        Case(operation=operation, gate=gate, dim=dim, dtype=dtype, length=length)
+        for operation, dim, dtype, gate, length in product(
+            ("decay", "delta"), _DIMS, _DTYPES, _GATES, _LENGTHS
+        )
+        if operation == "decay" or length == _LENGTHS[0]
+    ]
+    layers = [
+        Case(operation=operation, gate=gate, dim=dim, dtype=dtype, length=_LENGTHS[0])
+        for dtype in _DTYPES
+        for operation, gates, dims in _LAYERS
+        for gate, dim in product(gates, dims)
+    ]
+    return recurrences + layers
+
+
+def warm(arch: int, jobs: int, chosen: list[Case]) -> Iterator[Warmed]:
+    """Cases as they are done. arch: a compute capability such as 90; jobs: processes at once."""
+    spawned = multiprocessing.get_context("spawn")  # a fork would inherit a driver already found
+    with ProcessPoolExecutor(
+        jobs, mp_context=spawned, initializer=_compile_instead_of_launching, initargs=(arch,)
+    ) as pool:
+        for done in as_completed([pool.submit(_compiled, case) for case in chosen]):
+            yield done.result()
+
+
+class _Target:
+    """Stands in for Triton's driver: a GPU's name without the GPU."""
+
+    def __init__(self, arch: int) -> None:
+        self._target = GPUTarget("cuda", arch, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+_seen: dict[str, Any] = {}  # compiled kernels of this process by hash
+
+
+def _compile_instead_of_launching(arch: int) -> None:
+    torch.set_num_threads(1)
+    triton.runtime.driver.set_active(_Target(arch))
+
+    def launcher(kernel: Any, grid: Any) -> Any:
+        def compile_it(*args: Any, **options: Any) -> None:
+            compiled = kernel.run(*args, grid=grid, warmup=True, **options)
+            _seen[compiled.hash] = compiled
+
+        return compile_it
+
+    triton.JITFunction.__getitem__ = launcher
+
+
+def _compiled(case: Case) -> Warmed:
+    _seen.clear()
+    try:
+        for run in _runs(case):
+            run()
+        launchers = sum(_build_launcher(kernel) for kernel in _seen.values())
+    except (RuntimeError, ValueError, triton.TritonError) as error:
+        first = str(error).strip().splitlines()
+        failure = f"{type(error).__name__}: {first[0] if first else ''}"
+        return Warmed(case=str(case), kernels=frozenset(_seen), launchers=0, failure=failure)
+    return Warmed(case=str(case), kernels=frozenset(_seen), launchers=launchers, failure=None)
+
+
+def _runs(case: Case) -> Iterator[partial[None]]:
+    make = {"norm": _norm, "convolution": _convolution, "loss": _loss}.get(case.operation)
+    for with_grad in (True, False):
+        if make is not None:
+            yield partial(make, case, with_grad)
+            continue
+        for with_state in (False, True):
+            yield partial(_recurrence, case, with_grad, with_state)
+
+
+def _recurrence(case: Case, with_grad: bool, with_state: bool) -> None:
+    """One pass forward, and one backward through the output, or also through the states."""
+    from .decay import decay_fused
+    from .delta import delta_fused
+
+    rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
+    q, k, v = (leaf(*rows, case.dim, dtype=case.dtype) for _ in range(3))
+    shapes = {"scalar": rows, "channel": (*rows, case.dim)}
+    gate = None if case.gate is None else leaf(*shapes[case.gate])
+    start = leaf(2, 2, case.dim, case.dim) if with_state else None
+    if case.operation == "decay":
+        o, state = decay_fused(q, k, v, gate, None, start, 1.0)
+    else:
+        o, state = delta_fused(q, k, v, leaf(*rows), gate, None, start, 1.0)
+    if with_grad:
+        (o.float().sum() + state.sum() if with_state else o.sum()).backward()
+
+
+def _norm(case: Case, with_grad: bool) -> None:
+    from .norm import norm_fused_rows
+
+    x = _leaf(with_grad, case.length, case.dim, dtype=case.dtype)
+    gate = None if case.gate is None else torch.zeros_like(x)
+    y = norm_fused_rows(x, _leaf(with_grad, case.dim), gate, case.gate or "silu", 1e-6)
+    if with_grad:
+        y.sum().backward()
+
+
+def _convolution(case: Case, with_grad: bool) -> None:
+    from .convolution import convolution_tiles
+
+    x = _leaf(with_grad, 2, case.length, case.dim, dtype=case.dtype)
+    start = torch.zeros(2, 3, case.dim, dtype=case.dtype)
+    y = convolution_tiles(x, _leaf(with_grad, case.dim, 4), None, start, case.gate)
+    if with_grad:
+        y.sum().backward()
+
+
+def _loss(case: Case, with_grad: bool) -> None:
+    from .cross_entropy import loss_and_gradient_fused
+
+    logits = torch.zeros(16, case.dim, dtype=case.dtype)
+    loss_and_gradient_fused(logits, torch.zeros(16, dtype=torch.int64), torch.ones(16), with_grad)
+
+
+def _leaf(with_grad: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.zeros(shape, dtype=dtype, requires_grad=with_grad)
+
+
+def _build_launcher(kernel: Any) -> bool:
+    """Build the C stub that a kernel is launched through, where Triton has such; True if it did.
+
+    It needs a C compiler and the driver's library: without one the process that launches builds it.
+    """
+    from triton.backends.nvidia import driver
+
+    if not hasattr(driver, "make_launcher") or ctypes.util.find_library("cuda") is None:
+        return False
+    driver.CudaUtils()
+    driver.CudaLauncher(kernel.src, kernel.metadata)
+    return True

@@ -1,0 +1,105 @@
+"""Run with TRITON_INTERPRET=1 by test_triton_delta: chunk_delta's errors by case, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils import deterministic
+
+from linearch.kernels import chunk_delta
+
+# name: (tokens, K, V, kind of gate or None, its values, other options)
+CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
+    "one token": (1, 16, 16, "channel", "mild", {}),
+    "no gate, uneven sizes": (70, 20, 72, None, "0", {}),
+    "no gate, an erase key": (65, 16, 16, None, "0", {"erase_key": True}),
+    "constant": (33, 16, 16, "constant", "mild", {}),
+    "scalar, mixed": (70, 16, 24, "scalar", "mixed", {}),
+    "scalar, -20": (65, 16, 16, "scalar", "-20", {}),
+    "scalar, an erase key": (65, 24, 16, "scalar", "mild", {"erase_key": True}),
+    "channel, 0": (64, 16, 16, "channel", "0", {}),
+    "channel, mild": (70, 24, 16, "channel", "mild", {"erase_key": True}),
+    "channel, mixed": (65, 16, 16, "channel", "mixed", {"erase_key": True}),
+    "channel, -20": (65, 16, 16, "channel", "-20", {}),
+    "channel, tiles of K and V": (34, 80, 72, "channel", "mild", {}),
+    "scalar, tiles of K and V": (34, 80, 72, "scalar", "mild", {}),
+    "the output alone": (65, 16, 16, "scalar", "mild", {"final": False}),
+    "no initial state": (65, 16, 16, "channel", "mild", {"start": False}),
+    "long keys, weak": (33, 16, 16, "scalar", "mild", {"length": 100.0}),
+    "bfloat16, narrow": (70, 16, 16, "channel", "mild", {"dtype": torch.bfloat16}),
+    "bfloat16, narrow, no gate": (
+        70,
+        20,
+        24,
+        None,
+        "0",
+        {"dtype": torch.bfloat16, "erase_key": True},
+    ),
+}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    # Memory not yet written is NaN, so that a place a kernel leaves out is seen.
+    deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    wanted = sys.argv[1:] or list(CASES)
+    print(json.dumps({name: errors(*CASES[name]) for name in wanted}))
+
+
+def errors(
+    length: int, key_dim: int, value_dim: int, kind: str | None, gate: str, options: dict[str, Any]
+) -> dict[str, float]:
+    torch.manual_seed(0)
+    rows = (1, length, 2)
+    x = {
+        "q": torch.randn(*rows, key_dim),
+        "k": F.normalize(torch.randn(*rows, key_dim), dim=-1),
+        "v": torch.randn(*rows, value_dim),
+        "beta": 2 * torch.rand(rows),
+    }
+    if options.get("start", True):
+        x["initial_state"] = torch.randn(1, 2, key_dim, value_dim)
+    if options.get("erase_key"):
+        x["erase_key"] = F.normalize(x["k"] + 0.1 * torch.randn(*rows, key_dim), dim=-1)
+    if kind is not None:
+        shapes = {"constant": (2,), "scalar": rows, "channel": (*rows, key_dim)}
+        x["log_decay"] = log_decay_of(gate, shapes[kind])
+    length_of_k = options.get("length", 1.0)
+    x["k"], x["beta"] = length_of_k * x["k"], x["beta"] / length_of_k**2
+    final, dtype = options.get("final", True), options.get("dtype", torch.float32)
+    x |= {name: x[name].to(dtype) for name in ("q", "k", "v", "erase_key") if name in x}
+    wanted = results({n: t.double() for n, t in x.items()}, "naive", final)
+    got = results(x, "triton", final)
+    return {name: relative_error(got[name], wanted[name]) for name in wanted}
+
+
+def results(x: dict[str, Tensor], form: Any, final: bool) -> dict[str, Tensor]:
+    inputs = {name: t.clone().requires_grad_() for name, t in x.items()}
+    o, state = chunk_delta(**inputs, form=form)
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(t.shape, generator=generator).to(t) for t in (o, state)]
+    loss = (o * weights[0]).sum() + ((state * weights[1]).sum() if final else 0)
+    loss.backward()
+    return {"o": o, "state": state} | {f"d{n}": t.grad for n, t in inputs.items()}
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    norm = wanted.double().norm().item()
+    return (got.double() - wanted.double()).norm().item() / (norm if norm > 0 else 1.0)
+
+
+def log_decay_of(kind: str, shape: tuple[int, ...]) -> Tensor:
+    chance = torch.rand(shape)
+    if kind == "mixed":
+        return torch.where(chance < 0.6, torch.where(chance < 0.3, -20.0, 0.0), -chance)
+    return -0.3 * chance if kind == "mild" else torch.full(shape, float(kind))
+
+
+if __name__ == "__main__":
+    main()

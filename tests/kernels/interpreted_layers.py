@@ -1,0 +1,81 @@
+"""Run with TRITON_INTERPRET=1 by test_triton_interpreted: errors of the layers' forms, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import deterministic
+
+from linearch.kernels import linear_cross_entropy, rms_norm, short_convolution
+
+Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
+
+
+def cases() -> dict[str, Case]:
+    x, gate = torch.randn(2, 3, 7, 20)
+    weight, narrow = torch.randn(20), x.mT.contiguous().mT
+    sequence, taps, bias = torch.randn(2, 35, 140), torch.randn(140, 4), torch.randn(140)
+    start = torch.randn(2, 3, 140)
+    hidden, head = torch.randn(9, 6), torch.randn(5000, 6)
+    targets = torch.randint(0, 5000, (9,))
+    targets[3] = -100
+    silu, loss = {"activation": "silu"}, {"targets": targets, "chunk": 4}
+    convolved = {"x": sequence, "weight": taps, "bias": bias, "initial_state": start}
+    return {
+        "norm": (rms_norm, {"x": x, "weight": weight}, {"eps": 1e-3}),
+        "norm of 5000 channels": (rms_norm, {"x": head.T, "weight": torch.randn(5000)}, {}),
+        "norm, silu": (rms_norm, {"x": x, "weight": weight, "gate": gate}, {}),
+        "norm, sigmoid": (
+            rms_norm,
+            {"x": narrow, "weight": weight, "gate": gate},
+            {"activation": "sigmoid"},
+        ),
+        "convolution": (short_convolution, {"x": sequence, "weight": taps}, {}),
+        "convolution, all": (short_convolution, convolved, silu),
+        "convolution, one tap": (short_convolution, {"x": sequence, "weight": taps[:, :1]}, silu),
+        "convolution, two tokens": (short_convolution, convolved | {"x": sequence[:, :2]}, silu),
+        "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    # Memory not yet written is NaN, so that a place a kernel leaves out is seen.
+    deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    print(json.dumps({name: errors(*case) for name, case in cases().items()}))
+
+
+def errors(
+    operation: Callable[..., Any], x: dict[str, Tensor], options: dict[str, Any]
+) -> dict[str, float]:
+    wanted = results(operation, {n: t.double() for n, t in x.items()}, options, "naive")
+    got = results(operation, x, options, "triton")
+    return {name: relative_error(got[name], wanted[name]) for name in wanted}
+
+
+def results(
+    operation: Callable[..., Any], x: dict[str, Tensor], options: dict[str, Any], form: str
+) -> dict[str, Tensor]:
+    inputs = {name: t.detach().clone().requires_grad_() for name, t in x.items()}
+    returned = operation(**inputs, **options, form=form)
+    outputs = returned if isinstance(returned, tuple) else (returned,)
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
+    sum((o * w).sum() for o, w in zip(outputs, weights, strict=True)).backward()
+    found = {f"output{i}": o for i, o in enumerate(outputs)}
+    return found | {f"d{name}": t.grad for name, t in inputs.items() if t.grad is not None}
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    norm = wanted.double().norm().item()
+    return (got.double() - wanted.double()).norm().item() / (norm if norm > 0 else 1.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""On an NVIDIA GPU the Triton forms of the layers around recurrences agree with the formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import deterministic
+
+from linearch.kernels import linear_cross_entropy, rms_norm, short_convolution
+
+pytestmark = pytest.mark.gpu
+
+FLOAT32, FLOAT64, BFLOAT16 = torch.float32, torch.float64, torch.bfloat16
+DTYPES = [(FLOAT32, 1e-4), (BFLOAT16, 1e-2)]
+Errors = Callable[..., dict[str, float]]
+
+
+@pytest.fixture(autouse=True)
+def unwritten_memory_is_nan() -> Iterator[None]:
+    deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=FLOAT64)
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("width", [16, 100, 128, 2048])
+@pytest.mark.parametrize("activation", [None, "silu", "sigmoid"])
+def test_norms_agree(
+    activation: str | None,
+    width: int,
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Errors,
+) -> None:
+    x = {"x": random(2, 50, 3, width), "weight": random(width)}
+    options = {}
+    if activation is not None:
+        x["gate"], options = random(2, 50, 3, width), {"activation": activation}
+    errors = errors_against_naive(rms_norm, x, dtype=dtype, device="cuda", form="triton", **options)
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 2, 65, 1000])
+@pytest.mark.parametrize("width", [1, 4])
+def test_convolutions_agree(
+    width: int, length: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    x = {"x": random(2, length, 200), "weight": random(200, width), "bias": random(200)}
+    x["initial_state"] = random(2, width - 1, 200)
+    errors = errors_against_naive(
+        short_convolution, x, dtype=dtype, device="cuda", form="triton", activation="silu"
+    )
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("vocabulary", [11, 300, 9000])
+def test_losses_agree(
+    vocabulary: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    targets = torch.randint(0, vocabulary, (50,))
+    targets[::7] = -100
+
+    def loss(**inputs: Any) -> Tensor:
+        on_device = targets.to(inputs["hidden"].device)
+        return linear_cross_entropy(**inputs, targets=on_device, chunk=16)
+
+    # Logits of about 1, as a model's: larger ones lose more to bfloat16 than to any form.
+    x = {"hidden": random(50, 64), "head": random(vocabulary, 64) / 8}
+    errors = errors_against_naive(loss, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
+
+
+def layers(x: dict[str, Tensor], targets: Tensor) -> Tensor:
+    y, _ = short_convolution(x["x"], x["taps"], activation="silu", form="triton")
+    y = rms_norm(y, x["weight"], gate=x["gate"], form="triton")
+    return linear_cross_entropy(y.flatten(0, 1), x["head"], targets, chunk=64, form="triton")
+
+
+def layer_inputs() -> tuple[dict[str, Tensor], Tensor]:
+    x = {
+        "x": torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16),
+        "gate": torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16),
+        "taps": torch.randn(128, 4, device="cuda"),
+        "weight": torch.randn(128, device="cuda"),
+        "head": torch.randn(300, 128, device="cuda", dtype=BFLOAT16),
+    }
+    targets = torch.randint(0, 300, (130,), device="cuda")
+    return {name: t.requires_grad_() for name, t in x.items()}, targets
+
+
+def test_a_training_step_is_captured_in_a_cuda_graph() -> None:
+    x, targets = layer_inputs()
+
+    def step() -> tuple[Tensor, ...]:
+        loss = layers(x, targets)
+        return loss.detach(), *torch.autograd.grad(loss, list(x.values()))
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        wanted = step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    for a, b in zip(captured, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_norm_and_convolution_are_compiled_as_one_graph(
+    relative_error: Callable[[Tensor, Tensor], float],
+) -> None:
+    x, _ = layer_inputs()
+    leaves = [x[name] for name in ("x", "gate", "taps", "weight")]
+
+    def loss(x: dict[str, Tensor]) -> Tensor:
+        y, _ = short_convolution(x["x"], x["taps"], activation="silu", form="triton")
+        return rms_norm(y, x["weight"], gate=x["gate"], form="triton").float().square().sum()
+
+    wanted = torch.autograd.grad(loss(x), leaves)
+    got = torch.autograd.grad(torch.compile(loss, fullgraph=True)(x), leaves)
+    for a, b in zip(got, wanted, strict=True):
+        assert relative_error(a, b) < 1e-2
