@@ -1,6 +1,7 @@
 """The library's mixers as the genomes nearest to them, so that measured baselines can be parents.
 
-What the genes cannot say is left out: RetNet's rotated keys, Mamba-2's step size that also writes.
+What the genes cannot say is left out: RetNet's rotated keys, Mamba-2's step size that also writes,
+RWKV's blends of two tokens, for which a convolution over both stands.
 """
 
 from __future__ import annotations
@@ -72,11 +73,36 @@ KNOWN: dict[str, Genome] = {
         time_scales="geometric",
         output_gate="silu",
     ),
+    "kda": _genome(
+        **_DELTA,
+        decay="channel",
+        decay_form="softplus",
+        time_scales="geometric",
+        output_gate="sigmoid",
+    ),
     "hgrn2": _genome(
         decay="channel",
         decay_form="bounded",
         time_scales="short",
         key="tied",
         feature_map="silu",
+    ),
+    "rwkv6": _genome(
+        decay="channel",
+        decay_form="softplus",
+        time_scales="geometric",
+        bonus="current",
+        conv_width=2,
+        conv_over="qkv",
+        output_gate="silu",
+    ),
+    "rwkv7": _genome(
+        **{**_DELTA, "update": "product", "conv_width": 2},
+        decay="channel",
+        decay_form="sigmoid",
+        time_scales="geometric",
+        local="value",
+        mix="sum",
+        output_gate="sigmoid",
     ),
 }

@@ -71,10 +71,28 @@ BASELINES: dict[str, Baseline] = {
             recurrence="S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T",
         ),
         Baseline(
+            name="kda",
+            title="Kimi Delta Attention",
+            paper="2510.26692",
+            recurrence="S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T",
+        ),
+        Baseline(
             name="hgrn2",
             title="HGRN-2",
             paper="2404.07904",
             recurrence="S_t = diag(f_t) S_{t-1} + (1 - f_t) v_t^T",
+        ),
+        Baseline(
+            name="rwkv6",
+            title="RWKV-6",
+            paper="2404.05892",
+            recurrence="S_t = diag(w_t) S_{t-1} + k_t v_t^T; o_t = S_{t-1}^T r_t + (r_t.u k_t) v_t",
+        ),
+        Baseline(
+            name="rwkv7",
+            title="RWKV-7",
+            paper="2503.14456",
+            recurrence="S_t = (diag(w_t) - (a_t * c_t) c_t^T) S_{t-1} + k_t v_t^T, |c_t| = 1",
         ),
     )
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,7 +51,7 @@ def test_a_baseline_is_a_candidate_in_form(name: str) -> None:
 
 def test_the_baselines_are_distinct_and_only_softmax_is_a_reference() -> None:
     hashes = {check_source(baseline_source(name)).normalised_hash for name in BASELINES}
-    assert len(hashes) == len(BASELINES) == 8
+    assert len(hashes) == len(BASELINES) == 11
     assert set(BASELINES) - set(LINEAR) == {"softmax_attention"}
 
 
@@ -94,6 +96,29 @@ def test_later_tokens_do_not_change_earlier_outputs(name: str) -> None:
     difference = (mixer(x)[0] - mixer(changed)[0]).abs().amax(dim=(0, 2))
     assert difference[:41].max() < 1e-6
     assert difference[41:].min() > 1e-6
+
+
+def test_rwkv7_takes_the_papers_step_in_two() -> None:
+    mixer, x = make("rwkv7"), torch.randn(1, 2, D_MODEL)
+    _, first = mixer(x[:, :1])
+    _, second = mixer(x[:, 1:], first)
+    seen = x[0, 1] + (x[0, 0] - x[0, 1]) * mixer.blends[:, 0, 0]  # r, k, v, decay, rate, gate
+    keys, rate = mixer.k_proj(seen[1]), mixer.rate(seen[4]).sigmoid()
+    decay = (-math.exp(-0.5) * mixer.decay(seen[3]).sigmoid()).exp()
+    k, c, a, v, w = (
+        t.view(N_HEADS, -1, 1)
+        for t in (
+            keys * (1 + (rate - 1) * mixer.write_share),
+            keys * mixer.erase_scale,
+            rate,
+            mixer.v_proj(seen[2]),
+            decay,
+        )
+    )
+    c = c / c.norm(dim=1, keepdim=True)
+    memory = first["memory"][0]
+    wanted = w * memory - (a * c) @ (c.mT @ memory) + k @ v.mT
+    torch.testing.assert_close(second["memory"][0], wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BASELINES)

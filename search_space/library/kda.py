@@ -1,0 +1,67 @@
+"""Kimi Delta Attention: the gated delta rule with a decay for every key channel.
+
+Kimi Team, "Kimi Linear", 2025 (arXiv 2510.26692), section 3.
+
+    S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T
+    a_t = exp(-exp(A_log) softplus(W_2 W_1 x_t + dt_bias)),  b_t = sigmoid(W_b x_t)
+    y_t = W_o (sigmoid(W_g x_t) * norm_h(S_t^T q_t))
+
+Where Gated DeltaNet clears a head's whole memory at one rate, each channel here has its own. The
+decay passes through as many channels as a head has, to save parameters.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linearch.kernels import chunk_delta
+from linearch.search_space.layers import (
+    GatedRMSNorm,
+    ShortConvolution,
+    l2_normalise,
+    merge_heads,
+    split_heads,
+)
+
+DT_MIN, DT_MAX = 1e-3, 1e-1
+
+
+class Mixer(nn.Module):
+    def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        rank = d_model // n_heads
+        self.widths = [3 * d_model, d_model, n_heads, rank]  # (q, k, v), gate, beta, decay
+        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.decay_proj = nn.Linear(rank, d_model, bias=False)
+        self.conv = ShortConvolution(3 * d_model)
+        self.A_log = nn.Parameter(torch.empty(n_heads, 1).uniform_(1, 16).log())
+        dt = torch.empty(d_model).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp()
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus's inverse
+        self.norm = GatedRMSNorm(d_model // n_heads, activation="sigmoid")
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        qkv, gate, beta, low_rank = self.in_proj(x).split(self.widths, dim=-1)
+        qkv, conv = self.conv(qkv, None if state is None else state["conv"])
+        qk, v = qkv.split([2 * x.shape[-1], x.shape[-1]], dim=-1)
+        q, k = l2_normalise(split_heads(qk, 2 * self.n_heads)).chunk(2, dim=2)  # [B, T, H, K]
+        dt = F.softplus(self.decay_proj(low_rank).float() + self.dt_bias)
+
+        o, memory = chunk_delta(
+            q,
+            k,
+            split_heads(v, self.n_heads),
+            beta.sigmoid(),  # [B, T, H]
+            -self.A_log.exp() * split_heads(dt, self.n_heads),  # [B, T, H, K]
+            initial_state=None if state is None else state["memory"],
+        )
+
+        y = self.norm(o, split_heads(gate, self.n_heads))
+        return self.out_proj(merge_heads(y)), {"memory": memory, "conv": conv}

@@ -1,0 +1,75 @@
+"""RWKV-7 (Goose), its time mixing: the delta rule with keys of its own for erasing and for writing.
+
+Peng et al., 2025 (arXiv 2503.14456), section 4.1, without the values shared between layers.
+
+    S_t = (diag(w_t) - (a_t * c_t) c_t^T) S_{t-1} + k_t v_t^T     c_t = m * W_k x_t, at length one
+    o_t = S_t^T r_t       y_t = W_o (g_t * (norm_h(o_t) + (r_t . u k_t) v_t))
+
+A token takes two delta steps: one erases along c_t, with c_t / w_t because it reads the memory
+before the decay, one writes along k_t and erases nothing. Decays stay above exp(-exp(-1/2)) = 0.55,
+so that the division is harmless. Heads are normalised by their root mean square.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from linearch.kernels import chunk_delta
+from linearch.search_space.layers import RMSNorm, l2_normalise, merge_heads, split_heads
+
+RANK = 16
+
+
+class Mixer(nn.Module):
+    def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        place = torch.arange(d_model) / d_model  # of a channel, 0 to 1
+        blend = 1 - place ** (1 - layer_idx / n_layers)
+        self.blends = nn.Parameter(blend.repeat(6, 1, 1, 1))  # r, k, v, decay, rate, gate
+        self.r_proj, self.k_proj, self.v_proj = (
+            nn.Linear(d_model, d_model, bias=False) for _ in range(3)
+        )
+        self.decay = nn.Sequential(nn.Linear(d_model, RANK), nn.Tanh(), nn.Linear(RANK, d_model))
+        self.rate = nn.Sequential(nn.Linear(d_model, RANK), nn.Linear(RANK, d_model))
+        self.gate = nn.Sequential(nn.Linear(d_model, RANK), nn.Sigmoid(), nn.Linear(RANK, d_model))
+        self.erase_scale = nn.Parameter(torch.full((d_model,), 0.85))
+        self.write_share = nn.Parameter(torch.ones(d_model))
+        self.bonus = nn.Parameter(torch.full((n_heads, d_model // n_heads), 0.1))
+        self.norm = RMSNorm(d_model // n_heads)
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        before = torch.zeros_like(x[:, :1]) if state is None else state["token"].to(x.dtype)
+        change = torch.cat([before, x[:, :-1]], dim=1) - x
+        seen = (x + change * self.blends.to(x.dtype)).unbind(0)
+        r, k, v = self.r_proj(seen[0]), self.k_proj(seen[1]), self.v_proj(seen[2])
+        log_decay = -math.exp(-0.5) * self.decay(seen[3]).float().sigmoid()
+        rate, gate = self.rate(seen[4]).sigmoid(), self.gate(seen[5])
+        erase_key = l2_normalise(split_heads(k * self.erase_scale, self.n_heads).float())
+        k = k * (1 + (rate - 1) * self.write_share)
+        r, k, v, rate, log_decay = (
+            split_heads(t.float(), self.n_heads) for t in (r, k, v, rate, log_decay)
+        )
+
+        nothing = torch.zeros_like(k)
+        o, memory = chunk_delta(
+            r,
+            torch.stack([rate * erase_key, k], dim=2).flatten(1, 2),  # [B, 2T, H, K]
+            torch.stack([nothing, v], dim=2).flatten(1, 2),
+            k.new_ones(k.shape[0], 2 * k.shape[1], self.n_heads),
+            log_decay,
+            erase_key=torch.stack([erase_key * (-log_decay).exp(), nothing], dim=2).flatten(1, 2),
+            initial_state=None if state is None else state["memory"],
+        )
+
+        o = self.norm(o) + (r * self.bonus * k).sum(-1, keepdim=True) * v
+        return self.out_proj(merge_heads(o).to(gate.dtype) * gate), {
+            "memory": memory,
+            "token": x[:, -1:].clone(),
+        }
