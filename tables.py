@@ -16,18 +16,19 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from .finding_lines import curse_lines, ranking_lines, verdict_lines
 from .progress import duration
 
 if TYPE_CHECKING:
     from .agents.plan import Plan
     from .agents.start import Outcome
     from .agents.verification import Verification
-    from .db import ArchitectureDetail, LeaderboardRow, RunRow, StatisticRow
+    from .db import ArchitectureDetail, LeaderboardRow, RunRow
     from .doctor import Finding
 
 _DASH = "–"
 _VERDICTS = {True: "passed", False: "FAILED", None: "n/a"}
-_PIPE_WIDTH = 170  # of a table in a pipe or a file
+_PIPE_WIDTH = 190  # of a table in a pipe or a file
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -55,9 +56,12 @@ def print_outcome(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         f"measured, in {duration(outcome.elapsed_s)}: {outcome.reason}.",
         highlight=False,
     )
-    for found in outcome.rank_correlations:
-        if found.value is not None:
-            print_plain(console, _correlation(found))
+    for line in (
+        *ranking_lines(outcome.rank_correlations),
+        *curse_lines(outcome.winners_curse),
+        *verdict_lines(outcome.comparisons),
+    ):
+        print_plain(console, line)
     store = f" --store {outcome.store}"
     print_plain(console, f"run        {outcome.run_id} ({outcome.state})")
     print_plain(console, f"resume     launch-search --resume {outcome.run_id}{store}")
@@ -94,7 +98,12 @@ def leaderboard_table(
         header_style="bold",
         box=SIMPLE_HEAD,
     )
-    columns = [column for column in _COLUMNS if width >= column.needs_width]
+    columns = [
+        column
+        for column in _COLUMNS
+        if width >= column.needs_width
+        and (column.only_with is None or _is_known_of(scored, column.only_with))
+    ]
     for column in columns:
         table.add_column(column.heading, justify=column.justify, no_wrap=True)
     groups = Counter(row.tie for row in scored)
@@ -103,6 +112,10 @@ def leaderboard_table(
         tied = groups[row.tie] > 1
         table.add_row(*(plain_cell(column.cell(row, tied)) for column in columns), style=style)
     return table
+
+
+def _is_known_of(rows: Iterable[LeaderboardRow], field: str) -> bool:
+    return any(getattr(row, field) is not None for row in rows)
 
 
 def unscored_table(rows: Iterable[LeaderboardRow]) -> Table:
@@ -219,11 +232,13 @@ def size(n_bytes: float | None) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Column:
-    """A leaderboard column; `cell` gets the row and whether its rank is shared."""
+    """A leaderboard column; `cell` gets the row and whether its rank is shared. `only_with` names
+    what some row must have for the column to be shown."""
 
     heading: str
     cell: Callable[[LeaderboardRow, bool], str]
     needs_width: int = 0
+    only_with: str | None = None
     justify: Literal["left", "right"] = "right"
 
 
@@ -231,12 +246,11 @@ def _rank(row: LeaderboardRow, is_tied: bool) -> str:
     return _DASH if row.rank is None else f"{'=' if is_tied else ''}{row.rank}"
 
 
-def _correlation(found: StatisticRow) -> str:
-    interval = "" if found.low is None else f" (95 % from {found.low:.2f} to {found.high:.2f})"
-    return (
-        f"Rung {found.rung} foretold the order on the next with Spearman {found.value:.2f}"
-        f"{interval} over the {found.n} architectures that climbed."
-    )
+def _score(row: LeaderboardRow) -> str:
+    """With half the 95 % interval that the seed noise leaves to the mean."""
+    if row.val_bpb is None or row.val_bpb_high is None:
+        return _fixed(row.val_bpb, ".3f")
+    return f"{row.val_bpb:.3f} ±{row.val_bpb_high - row.val_bpb:.3f}"
 
 
 def _origin(row: LeaderboardRow, is_tied: bool) -> str:
@@ -249,7 +263,14 @@ _COLUMNS = (
     _Column(heading="name", cell=lambda row, _: row.name, justify="left"),
     _Column(heading="by", cell=_origin, justify="left", needs_width=105),
     _Column(heading="rung", cell=lambda row, _: _whole(row.rung)),
-    _Column(heading="val_bpb", cell=lambda row, _: _fixed(row.val_bpb, ".3f")),
+    _Column(heading="val_bpb", cell=lambda row, _: _score(row)),
+    _Column(
+        heading="test_bpb", cell=lambda row, _: _fixed(row.test_bpb, ".3f"), only_with="test_bpb"
+    ),
+    _Column(
+        heading="fitness", cell=lambda row, _: _fixed(row.fitness, "+.2f"), only_with="fitness"
+    ),
+    _Column(heading="seeds", cell=lambda row, _: _whole(row.n_seeds), needs_width=180),
     _Column(heading="Δ baseline", cell=lambda row, _: _fixed(row.delta, "+.3f"), needs_width=140),
     _Column(heading="recall", cell=lambda row, _: _fixed(row.recall_mqar, ".0%"), needs_width=115),
     _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=127),
@@ -274,13 +295,15 @@ def _gates_table(detail: ArchitectureDetail) -> Table:
 
 def _trials_table(detail: ArchitectureDetail) -> Table:
     table = Table(title="Trials", header_style="bold", title_justify="left")
-    for heading in ("trial", "task", "rung", "tokens", "seed", "lr", "state", "result", "device"):
+    headings = ("trial", "for", "task", "rung", "tokens", "seed", "lr", "state", "result", "device")
+    for heading in headings:
         table.add_column(heading)
     for item in detail.trials:
         trial = item.trial
         shown = (f"{name} {_short(value)}" for name, value in sorted(item.metrics.items()))
         table.add_row(
             trial.id,
+            trial.purpose or _DASH,
             trial.task,
             str(trial.rung),
             f"{trial.tokens:,}",

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from .fitness import PARETO, Yardstick, fitness_of, measure_yardstick
 from .proposers.proposal import Evidence, Measured
 
 
@@ -35,6 +37,7 @@ class Trial:
     metrics: dict[str, float | None] = field(default_factory=dict)
     checkpoint_hash: str | None = None
     alarm: str | None = None  # why its score is too good to be believed unseen
+    finished_at: datetime | None = None
 
     @property
     def val_bpb(self) -> float | None:
@@ -103,8 +106,17 @@ class Candidate:
 class Board:
     """All candidates of one run by id, in the order they were proposed."""
 
-    def __init__(self, *, seed: int, n_rungs: int, objectives: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        n_rungs: int,
+        objectives: tuple[str, ...],
+        fitness: str = PARETO,
+        noise_baseline: str | None = None,
+    ) -> None:
         self.seed, self.n_rungs, self.objectives = seed, n_rungs, objectives
+        self.fitness, self.noise_baseline = fitness, noise_baseline
         self._candidates: dict[str, Candidate] = {}
 
     def __getitem__(self, architecture_id: str) -> Candidate:
@@ -137,15 +149,35 @@ class Board:
             candidates=tuple(self._measured(self.proposals)),
             baselines=tuple(self._measured(self.baselines)),
             objectives=self.objectives,
+            fitness=self.fitness,
         )
 
+    def _yardsticks(self) -> list[Yardstick]:
+        """By rung, what the noise baseline's trainings measured."""
+        known = [one for one in self.baselines if one.name == self.noise_baseline]
+        return [
+            measure_yardstick(
+                trial.metrics
+                for one in known
+                for key, trial in one.trials.items()
+                if (key.task, key.rung, trial.state) == ("corpus", rung, "done")
+            )
+            for rung in range(self.n_rungs)
+        ]
+
     def _measured(self, candidates: Iterable[Candidate]) -> Iterator[Measured]:
+        yardsticks = self._yardsticks()
         for candidate in candidates:
             # What was found out, or is too good to be believed, shows no numbers: it is no parent.
             is_believed = candidate.is_believed
             rung = candidate.top_rung(self.seed, self.n_rungs) if is_believed else None
             best = candidate.best(rung, self.seed) if rung is not None else None
             first = candidate.best(0, self.seed) if is_believed else None
+            metrics = {
+                **candidate.sizes,
+                **(best.metrics if best else {}),
+                "recall_mqar": candidate.recall(self.seed) if is_believed else None,
+            }
             yield Measured(
                 id=candidate.id,
                 name=candidate.name,
@@ -156,11 +188,10 @@ class Board:
                 reason=candidate.reason,
                 genome=candidate.genome,
                 rung=rung,
-                metrics={
-                    **candidate.sizes,
-                    **(best.metrics if best else {}),
-                    "recall_mqar": candidate.recall(self.seed) if is_believed else None,
-                },
+                metrics=metrics,
                 rung_0_val_bpb=first.val_bpb if first else None,
+                fitness=None
+                if rung is None
+                else fitness_of(self.fitness, metrics, yardsticks[rung], self.objectives),
                 parent_ids=candidate.parent_ids,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..config import RunConfig
@@ -10,6 +11,7 @@ from ..evaluator import Finished, JudgeJob, RayPool, TrialJob, TrialSpec
 from ..evaluator.results import Judgement, TrialResult
 from .board import Board, Candidate, Trial
 from .budget import Forecast
+from .elite import open_fresh_seeds
 from .schedule import Wanted, parent_checkpoint, wanted_trials
 
 _FOUND_OUT = ("noncausal", "unsound")
@@ -45,22 +47,43 @@ class Dispatcher:
         self._board, self._pool = board, pool
         self._gpu_share = gpu_share
         self._running: dict[str, str] = {}  # key of a job -> what it is, for people
+        self._is_closing = False
         self.forecast = Forecast()
 
     @property
     def running(self) -> tuple[str, ...]:
         return tuple(self._running.values())
 
+    def close(self) -> None:
+        """From here on no candidate is judged, begins or climbs by its score."""
+        self._is_closing = True
+
     def backlog(self) -> int:
         """Jobs that could start now; the recall probe, which fills idle time, is not counted."""
-        unjudged = sum(candidate.state == "proposed" for candidate in self._board)
-        wanted = wanted_trials(self._board, self._config)
-        return unjudged + sum(plan.key.task == "corpus" for plan in wanted)
+        return len(self._unjudged()) + sum(plan.key.task == "corpus" for plan in self._wanted())
 
     def has_work(self) -> bool:
         """Whether any job could start now, the recall probe included."""
-        unjudged = any(candidate.state == "proposed" for candidate in self._board)
-        return unjudged or bool(wanted_trials(self._board, self._config))
+        return bool(self._unjudged() or self._wanted())
+
+    def is_searching(self) -> bool:
+        """Whether a candidate or baseline is being judged or trained, or could be."""
+        judging = any(candidate.state == "judging" for candidate in self._board)
+        training = any(trial.key.task == "corpus" for _, trial in self._board.trials("running"))
+        return judging or training or self.backlog() > 0
+
+    def closing_s(self) -> float:
+        """Seconds that the fresh seeds and the lot should take when the search closes now."""
+        seeds = len(open_fresh_seeds(self._board, self._config))
+        tokens = self._config.ladder.rung_tokens
+        climb_s = self.forecast.expected_s(tokens[-1])
+        if not seeds or climb_s is None:
+            return 0.0
+        last_rung_s = climb_s * (tokens[-1] - (0, *tokens)[-2]) / tokens[-1]
+        has_lot = self._config.ladder.random_promote_fraction > 0 and len(tokens) > 1
+        ends_s = last_rung_s / 2 if self._running else 0.0  # what runs now, halfway on average
+        lot_s = last_rung_s * has_lot / self._pool.slots
+        return climb_s * math.ceil(seeds / self._pool.slots) + lot_s + ends_s
 
     def start_next(self, remaining_s: float | None) -> bool:
         """Starts the most urgent job that should end within `remaining_s`; False if none does."""
@@ -81,15 +104,30 @@ class Dispatcher:
         return [self._book(finished) for finished in self._pool.wait(timeout_s)]
 
     def _next_unjudged(self) -> Candidate | None:
-        waiting = [candidate for candidate in self._board if candidate.state == "proposed"]
-        return min(waiting, key=lambda candidate: not candidate.is_baseline, default=None)
+        return min(self._unjudged(), key=lambda candidate: not candidate.is_baseline, default=None)
+
+    def _unjudged(self) -> list[Candidate]:
+        return [
+            candidate
+            for candidate in self._board
+            if candidate.state == "proposed" and (candidate.is_baseline or not self._is_closing)
+        ]
+
+    def _wanted(self) -> list[Wanted]:
+        return wanted_trials(self._board, self._config, is_closing=self._is_closing)
 
     def _next_trial(self, remaining_s: float | None) -> Wanted | None:
-        for wanted in wanted_trials(self._board, self._config):
-            expected_s = self.forecast.expected_s(wanted.tokens)
+        for wanted in self._wanted():
+            expected_s = self.forecast.expected_s(self._new_tokens(wanted))
             if remaining_s is None or expected_s is None or expected_s <= remaining_s:
                 return wanted
         return None
+
+    def _new_tokens(self, wanted: Wanted) -> int:
+        """What is left to train on from the checkpoint that the trial continues."""
+        is_climbing = wanted.key.task == "corpus" and wanted.key.rung > 0
+        below = self._config.ladder.rung_tokens[wanted.key.rung - 1] if is_climbing else 0
+        return wanted.tokens - below
 
     def _start_judgement(self, candidate: Candidate) -> None:
         candidate.state = "judging"
@@ -113,6 +151,7 @@ class Dispatcher:
             tokens=wanted.tokens,
             seed=key.seed,
             learning_rate=key.learning_rate,
+            purpose=wanted.purpose,
         )
         trial = candidate.trials.setdefault(key, Trial(id=row.id, key=key, tokens=row.tokens))
         trial.epoch = self._store.start_trial(row.id, gpus=self._gpu_share)
@@ -139,6 +178,7 @@ class Dispatcher:
             learning_rate=trial.key.learning_rate,
             checkpoint=self._store.blobs.get(digest) if digest else None,
             is_reference=candidate.is_reference,
+            state_bytes=candidate.sizes.get("state_bytes"),
         )
 
     def _book(self, finished: Finished) -> Ended:
@@ -204,7 +244,8 @@ class Dispatcher:
             check = result.status if result.status in _FOUND_OUT else None
             note = f"{what}: {result.status}: {result.reason}"
             return Ended(candidate=candidate, note=note, is_trial=True, check=check)
-        trial.checkpoint_hash = self._store.trial(trial.id).checkpoint_hash
+        stored = self._store.trial(trial.id)
+        trial.checkpoint_hash, trial.finished_at = stored.checkpoint_hash, stored.finished_at
         self._drop_spent_checkpoints(candidate, trial)
         if trial.key.rung == 0 and trial.key.task == "corpus":
             self.forecast.observe(trial.tokens, result.wall_s)

@@ -49,7 +49,9 @@ def _work(config: RunConfig) -> dict[str, int | None]:
         return {"n_trials_at_most": None, "tokens_at_most": None}
     ladder, n_rates = config.ladder, len(config.training.learning_rates)
     climbers = config.budget.max_candidates + len(config.baselines)
-    repeats = ladder.noise_seeds - 1
+    repeats = ladder.noise_seeds - 1 + (len(config.baselines) - 1) * (ladder.baseline_seeds - 1)
+    if ladder.elite:
+        repeats += (ladder.elite + 1) * ladder.elite_seeds  # one is the best baseline
     n_first = climbers * n_rates + repeats
     n_higher = (climbers + repeats) * (len(ladder.rung_tokens) - 1)
     n_recall = climbers * len(config.recall.tasks) if config.recall.enabled else 0

@@ -17,6 +17,8 @@ from .objectives import check_objectives
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Proposer
 
+_MOST_PASSES = 4
+
 
 def default_profile() -> str:
     """`gpu` where a CUDA device is usable, else `cpu`."""
@@ -101,12 +103,26 @@ def _check_names(config: RunConfig) -> None:
             f"ladder.noise_baseline is {config.ladder.noise_baseline!r}, which is not among the "
             f"baselines {', '.join(config.baselines)}; add it, or name one of them."
         )
+    rates = config.training.learning_rates
+    if len(set(rates)) < len(rates):
+        raise ConfigError(
+            f"training.learning_rates={list(rates)} names a rate twice, so it is no grid of "
+            f"{len(rates)} points: give different rates, or one alone for no grid."
+        )
     if config.recall.enabled:
         check_tasks(config.recall)
 
 
 def _check_corpus(config: RunConfig) -> None:
     corpus = load_corpus(config.data, cache_folder())
+    most = config.ladder.rung_tokens[-1]
+    if most > _MOST_PASSES * corpus.n_train_bytes:
+        passes = most / corpus.n_train_bytes
+        raise ConfigError(
+            f"The last rung of {most:,} tokens passes {passes:.1f} times over the "
+            f"{corpus.n_train_bytes:,} training bytes of the corpus {corpus.name!r}, and more than "
+            f"{_MOST_PASSES} measure memory: use more text, or lower ladder.rung_tokens."
+        )
     validation_windows(corpus, config.data.seq_len, config.data.val_windows)
 
 

@@ -59,4 +59,5 @@ def _trial(row: TrialRow, score: Score | None) -> Trial:
         metrics=score.metrics() if score else {},
         checkpoint_hash=row.checkpoint_hash,
         alarm=row.alarm,
+        finished_at=row.finished_at,
     )

@@ -1,18 +1,25 @@
 """Which trials a run wants, given what is known: a pure function of the board.
 
 Because it says what should exist rather than what happened, a resumed run asks the same question
-and gets the same answer. Baselines come first and climb every rung; candidates climb by
-asynchronous successive halving (arXiv 1810.05934); recall is probed last, best candidates first.
+and gets the same answer. Baselines come first and climb every rung; candidates climb as
+`promotion.py` says. When the search closes, no candidate begins or climbs by its score any more:
+the elite gets fresh seeds (`elite.py`). Tasks are probed last, best candidates first.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..config import RunConfig
+from ..db import TrialPurpose
 from .board import Board, Candidate, Trial, TrialKey
+from .elite import open_fresh_seeds
+from .promotion import drawn, promoted
+
+_Climbers = dict[tuple[str, int], TrialPurpose]  # by candidate and the rung it may climb to
+
+_BASELINE, _CANDIDATE, _CLOSING, _PROBE = (float(rank) for rank in range(4))  # what runs first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,31 +29,24 @@ class Wanted:
     architecture_id: str
     key: TrialKey
     tokens: int
+    purpose: TrialPurpose
     priority: tuple[float, ...]
 
 
-def wanted_trials(board: Board, config: RunConfig) -> list[Wanted]:
+def wanted_trials(board: Board, config: RunConfig, *, is_closing: bool = False) -> list[Wanted]:
     """Every trial that can start now and has not, most urgent first."""
-    wanted = [
+    climbers = _climbers(board, config, is_closing=is_closing)
+    plans = [
         plan
         for candidate in board
         if candidate.is_believed and candidate.mlp_width is not None
-        for plan in _for_candidate(candidate, board, config)
-        if (trial := candidate.trials.get(plan.key)) is None or trial.state == "queued"
+        for plan in _for_candidate(candidate, config, climbers)
     ]
+    if is_closing:
+        plans = [plan for plan in plans if _outlives_closing(plan)]
+        plans += _fresh(board, config)
+    wanted = [plan for plan in plans if _is_open(board[plan.architecture_id], plan.key)]
     return sorted(wanted, key=lambda plan: plan.priority)
-
-
-def promoted(board: Board, rung: int, fraction: float) -> set[str]:
-    """Ids of the proposed candidates that may climb from `rung`: the best `fraction` there."""
-    scored = [
-        (best.val_bpb, candidate.id)
-        for candidate in board.proposals
-        if candidate.is_believed
-        and (best := candidate.best(rung, board.seed)) is not None
-        and best.val_bpb is not None
-    ]
-    return {name for _, name in sorted(scored)[: math.ceil(fraction * len(scored))]}
 
 
 def parent_checkpoint(candidate: Candidate, key: TrialKey) -> Trial | None:
@@ -57,64 +57,93 @@ def parent_checkpoint(candidate: Candidate, key: TrialKey) -> Trial | None:
     return candidate.trials.get(below) if key.rung > 0 else None
 
 
-def _for_candidate(candidate: Candidate, board: Board, config: RunConfig) -> Iterator[Wanted]:
-    yield from _climb(candidate, board, config, seed=config.seed)
-    if candidate.name == config.ladder.noise_baseline and candidate.is_baseline:
-        for extra in range(1, config.ladder.noise_seeds):
-            yield from _climb(candidate, board, config, seed=config.seed + extra)
-    yield from _recall(candidate, board, config)
+def _climbers(board: Board, config: RunConfig, *, is_closing: bool) -> _Climbers:
+    climbers: _Climbers = {}
+    for rung in range(len(config.ladder.rung_tokens) - 1):
+        lots = drawn(board, rung, config.ladder, is_closing=is_closing)
+        climbers |= {(name, rung + 1): "random" for name in lots}
+        by_score = promoted(board, rung, config.ladder)
+        climbers |= {(name, rung + 1): "promoted" for name in by_score}
+    return climbers
 
 
-def _climb(candidate: Candidate, board: Board, config: RunConfig, *, seed: int) -> Iterator[Wanted]:
-    """The corpus trials of one seed: all rates at rung 0, then the best rate from rung to rung."""
-    class_rank = 0.0 if candidate.is_baseline else 1.0
-    is_repeat = float(seed != config.seed)
+def _outlives_closing(plan: Wanted) -> bool:
+    return plan.purpose not in {"entry", "promoted"}
+
+
+def _is_open(candidate: Candidate, key: TrialKey) -> bool:
+    trial = candidate.trials.get(key)
+    return trial is None or trial.state == "queued"
+
+
+def _for_candidate(
+    candidate: Candidate, config: RunConfig, climbers: _Climbers
+) -> Iterator[Wanted]:
+    yield from _first_climb(candidate, config, climbers)
+    if candidate.is_baseline:
+        is_noise = candidate.name == config.ladder.noise_baseline
+        n_seeds = config.ladder.noise_seeds if is_noise else config.ladder.baseline_seeds
+        for extra in range(1, n_seeds):
+            plans = _repeat(candidate, config, seed=config.seed + extra, purpose="noise")
+            yield from plans
+    yield from _probes(candidate, config)
+
+
+def _first_climb(candidate: Candidate, config: RunConfig, climbers: _Climbers) -> Iterator[Wanted]:
+    """The first seed's trials: all rates at rung 0, then the best rate from rung to rung."""
+    rank = _BASELINE if candidate.is_baseline else _CANDIDATE
     for rung, tokens in enumerate(config.ladder.rung_tokens):
-        if rung == 0:
-            rates = _first_rates(candidate, config, is_repeat=bool(is_repeat))
-        elif _may_climb(candidate, board, config, rung, seed):
-            below = candidate.best(rung - 1, seed)
-            rates = (below.key.learning_rate,) if below else ()
-        else:
+        purpose: TrialPurpose | None = "baseline" if candidate.is_baseline else "entry"
+        rates = config.training.learning_rates
+        if rung > 0:
+            below = candidate.best(rung - 1, config.seed)
+            if below is None or (rung == 1 and not _is_grid_complete(candidate, config)):
+                return
+            rates = (below.key.learning_rate,)
+            if not candidate.is_baseline:
+                purpose = climbers.get((candidate.id, rung))
+        if purpose is None:
             return
+        priority = (rank, 0.0, -rung)
         for rate in rates:
-            key = TrialKey(task="corpus", rung=rung, seed=seed, learning_rate=rate)
-            yield Wanted(
-                architecture_id=candidate.id,
-                key=key,
-                tokens=tokens,
-                priority=(class_rank, is_repeat, -rung),
-            )
+            yield _plan(candidate, rung, tokens, config.seed, rate, purpose, priority)
 
 
-def _first_rates(candidate: Candidate, config: RunConfig, *, is_repeat: bool) -> tuple[float, ...]:
-    if not is_repeat:
-        return config.training.learning_rates
-    best = candidate.best(0, config.seed)  # seeds are repeated at the rate that was best
-    settled = all(
-        trial.state in {"done", "failed"}
-        for key, trial in candidate.trials.items()
-        if key.task == "corpus" and key.rung == 0 and key.seed == config.seed
-    )
-    return (best.key.learning_rate,) if best and settled else ()
+def _repeat(
+    candidate: Candidate,
+    config: RunConfig,
+    *,
+    seed: int,
+    purpose: TrialPurpose,
+    priority: tuple[float, ...] | None = None,
+) -> Iterator[Wanted]:
+    """The trials of another seed, at the rate that was best for the first one."""
+    first = candidate.best(0, config.seed)
+    if first is None or not _is_grid_complete(candidate, config):
+        return
+    for rung, tokens in enumerate(config.ladder.rung_tokens):
+        if rung > 0 and candidate.best(rung - 1, seed) is None:
+            return
+        rate = first.key.learning_rate
+        urgency = priority or (_BASELINE, 1.0, -rung)
+        yield _plan(candidate, rung, tokens, seed, rate, purpose, urgency)
 
 
-def _may_climb(candidate: Candidate, board: Board, config: RunConfig, rung: int, seed: int) -> bool:
-    rates = config.training.learning_rates if seed == config.seed else ()
-    below = [
-        candidate.trials.get(TrialKey(task="corpus", rung=0, seed=seed, learning_rate=rate))
-        for rate in rates
-    ]
-    if rung == 1 and any(trial is None or trial.state in {"queued", "running"} for trial in below):
-        return False  # the grid is not complete, so its best rate is not known
-    if candidate.best(rung - 1, seed) is None:
-        return False
-    return candidate.is_baseline or candidate.id in promoted(
-        board, rung - 1, config.ladder.promote_fraction
-    )
+def _fresh(board: Board, config: RunConfig) -> Iterator[Wanted]:
+    for place, (candidate, seed) in enumerate(open_fresh_seeds(board, config)):
+        priority = (_CLOSING, float(place))
+        yield from _repeat(candidate, config, seed=seed, purpose="fresh", priority=priority)
 
 
-def _recall(candidate: Candidate, board: Board, config: RunConfig) -> Iterator[Wanted]:
+def _is_grid_complete(candidate: Candidate, config: RunConfig) -> bool:
+    """Whether every rate of rung 0 has ended, so that the best of them is known."""
+    rates = config.training.learning_rates
+    keys = (TrialKey(task="corpus", rung=0, seed=config.seed, learning_rate=rate) for rate in rates)
+    trials = [candidate.trials.get(key) for key in keys]
+    return all(trial is not None and trial.state in {"done", "failed"} for trial in trials)
+
+
+def _probes(candidate: Candidate, config: RunConfig) -> Iterator[Wanted]:
     last = len(config.ladder.rung_tokens) - 1
     best = candidate.best(last, config.seed)
     if not config.recall.enabled or best is None or best.val_bpb is None:
@@ -125,5 +154,24 @@ def _recall(candidate: Candidate, board: Board, config: RunConfig) -> Iterator[W
             architecture_id=candidate.id,
             key=TrialKey(task=task, rung=last, seed=config.seed, learning_rate=rate),
             tokens=config.recall.train_tokens,
-            priority=(2.0, best.val_bpb),
+            purpose="probe",
+            priority=(_PROBE, best.val_bpb),
         )
+
+
+def _plan(
+    candidate: Candidate,
+    rung: int,
+    tokens: int,
+    seed: int,
+    rate: float,
+    purpose: TrialPurpose,
+    priority: tuple[float, ...],
+) -> Wanted:
+    return Wanted(
+        architecture_id=candidate.id,
+        key=TrialKey(task="corpus", rung=rung, seed=seed, learning_rate=rate),
+        tokens=tokens,
+        purpose=purpose,
+        priority=priority,
+    )

@@ -17,13 +17,14 @@ from ..evaluator import RayPool
 from .board import Board
 from .budget import Budget, Spent
 from .dispatch import Dispatcher, Ended
+from .findings import refresh_findings
 from .intake import Admission, Intake
 from .llm.errors import ProviderRefused
 from .progress import Observer
-from .proposers.proposal import Proposal, Proposer
+from .proposers.proposal import NothingLeft, Proposal, Proposer
 from .proposing import Outcome, ProposalDesk
 from .quarantine import quarantine_suspects
-from .standings import refresh_rank_correlation, refresh_statistics, snapshot
+from .standings import refresh_statistics, snapshot
 
 EndState = Literal["finished", "interrupted", "failed"]
 
@@ -75,6 +76,8 @@ class Search:
         )
         self._repairable: dict[str, Proposal] = {}  # proposals of this session by architecture
         self._fruitless = self._infra_failures = 0
+        self._closing: str | None = None
+        self._is_out_of_ideas = False
         self._draining: str | None = None
         self._budget_is_spent = False
         self._state: EndState = "finished"
@@ -97,13 +100,14 @@ class Search:
         while not self._is_over():
             self._admit_proposals()
             self._decide_to_drain()
+            self._decide_to_close()
             if self._draining is None:
                 self._request_proposals()
                 self._start_jobs()
             self._collect()
             self._refresh()
         self._refresh(force=True)
-        refresh_rank_correlation(self._store, self._run_id, self._config)
+        refresh_findings(self._store, self._run_id, self._config, self._board)
         return self._ending()
 
     def _start_jobs(self) -> None:
@@ -111,7 +115,11 @@ class Search:
         while self._dispatcher.start_next(remaining_s):
             pass
         if not self._dispatcher.running and self._dispatcher.has_work():
-            self._draining = "no further trial fits into the time that is left"
+            why = "no further trial fits into the time that is left"
+            if self._closing is None:
+                self._close(why)
+            else:
+                self._draining = why
 
     def _is_over(self) -> bool:
         if self._interrupts > 1:
@@ -120,12 +128,14 @@ class Search:
             return False
         if self._draining is not None:
             return True
-        if self._desk.in_flight or self._wants_proposals():
+        if self._closing is None:
             return False
         return not self._dispatcher.has_work()
 
     def _wants_proposals(self) -> bool:
         """Whether another proposal is needed to reach the wanted number of sound candidates."""
+        if self._closing is not None or self._is_out_of_ideas:
+            return False
         wanted = self._config.budget.max_candidates
         return wanted is None or self._board.count_sound() + self._count_pending() < wanted
 
@@ -143,6 +153,8 @@ class Search:
             ahead += 1
 
     def _may_request(self) -> bool:
+        if self._closing is not None or self._is_out_of_ideas:
+            return False
         wanted = self._config.budget.max_candidates
         if wanted is None:
             return True
@@ -152,6 +164,9 @@ class Search:
     def _admit_proposals(self) -> None:
         idle = not self._dispatcher.running and self._refreshed_s > 0
         for outcome in self._desk.collect(_WAIT_S if idle else 0.0):
+            if isinstance(outcome.error, NothingLeft):
+                self._is_out_of_ideas = True
+                continue
             admission = self._intake.admit(outcome)
             self._observer.note(admission.note)
             self._after_admission(outcome, admission)
@@ -171,7 +186,7 @@ class Search:
     def _repair(self, architecture_id: str, check: str) -> None:
         """One repair round for each proposal; the mended version is a candidate of its own."""
         proposal = self._repairable.pop(architecture_id, None)
-        if proposal is not None and self._draining is None:
+        if proposal is not None and self._draining is None and self._closing is None:
             reason = self._board[architecture_id].reason or check
             self._desk.ask_repair(proposal, check, reason, architecture_id)
 
@@ -184,8 +199,30 @@ class Search:
             self._observer.note("finishing what is running; press Ctrl-C again to stop at once")
         elif exhausted is not None:
             self._draining, self._budget_is_spent = exhausted, True
+
+    def _decide_to_close(self) -> None:
+        """The last part of the time, or all that follows the last candidate, goes to fresh seeds of
+        the best and to a lot among the pruned."""
+        if self._closing is not None or self._draining is not None:
+            return
+        remaining_s = self._budget.remaining_s(self._spent())
+        closing_s = self._dispatcher.closing_s()
+        if remaining_s is not None and closing_s and remaining_s <= closing_s:
+            self._close(f"the time budget of {self._config.budget.max_minutes:g} minutes is spent")
+            self._budget_is_spent = True
         elif self._fruitless >= _FRUITLESS_LIMIT:
-            self._draining = f"{self._fruitless} proposals in a row gave no new sound candidate"
+            self._close(f"{self._fruitless} proposals in a row gave no new sound candidate")
+        elif not self._is_searching():
+            self._close("all wanted candidates are measured")
+
+    def _is_searching(self) -> bool:
+        expects_proposals = self._desk.in_flight > 0 or self._wants_proposals()
+        return expects_proposals or self._dispatcher.is_searching()
+
+    def _close(self, reason: str) -> None:
+        self._closing = reason
+        self._dispatcher.close()
+        self._observer.note("measuring the best once more, with fresh seeds")
 
     def _collect(self) -> None:
         ended_jobs = self._dispatcher.collect(_WAIT_S)
@@ -229,10 +266,11 @@ class Search:
         if force or now - self._refreshed_s >= _REFRESH_S:
             self._refreshed_s = now
             spent = self._spent()
-            floor = refresh_statistics(self._store, self._run_id, self._config)
+            rows, floor = refresh_statistics(self._store, self._run_id, self._config)
             self._observer.update(
                 snapshot(
-                    self._store,
+                    rows,
+                    self._store.queries.funnel(self._run_id),
                     self._run_id,
                     self._config,
                     phase=self._phase(),
@@ -246,12 +284,14 @@ class Search:
     def _phase(self) -> str:
         if self._draining is not None:
             return f"draining ({self._draining})"
+        if self._closing is not None:
+            return "measuring the best again"
         return "searching" if self._board.proposals else "baselines"
 
     def _ending(self) -> Ending:
         if self._interrupts:
             return Ending(state="interrupted", reason="interrupted", elapsed_s=self.elapsed_s)
-        reason = self._draining or "all wanted candidates are measured"
+        reason = self._draining or self._closing or "all wanted candidates are measured"
         return Ending(
             state=self._state,
             reason=reason,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .fitness import PARETO
 from .objectives import Point, check_objectives, to_point
 from .proposers.proposal import Measured
 
@@ -79,22 +80,37 @@ def best_first(points: Sequence[Point]) -> list[int]:
 
 
 def choose_parents(
-    rows: Sequence[Measured], objectives: Sequence[str], n: int, rng: random.Random
+    rows: Sequence[Measured],
+    objectives: Sequence[str],
+    n: int,
+    rng: random.Random,
+    *,
+    fitness: str = PARETO,
 ) -> list[Measured]:
     """`n` different parents (fewer if there are fewer) by tournaments of two among the measured.
 
     Scores of different rungs do not compare: with at least four rows on the highest rung only
-    those take part, else all do with their score of rung 0. Raises ConfigError for an unknown
-    objective.
+    those take part, else all do with their score of rung 0. A fitness other than `pareto` measures
+    from a baseline of the same rung, so all that have one take part. Raises ConfigError for an
+    unknown objective.
     """
     check_objectives(objectives)
-    eligible, points = _comparable(rows, objectives)
-    order = [eligible[i] for i in best_first(points)]
+    if fitness == PARETO:
+        eligible, points = _comparable(rows, objectives)
+        order = [eligible[i] for i in best_first(points)]
+    else:
+        order = fittest_first(rows)
     parents: list[Measured] = []
     while order and len(parents) < n:
         places = rng.choices(range(len(order)), k=2)
         parents.append(order.pop(min(places)))
     return parents
+
+
+def fittest_first(rows: Sequence[Measured]) -> list[Measured]:
+    """The rows with a fitness, highest first."""
+    fit = [row for row in rows if row.fitness is not None]
+    return sorted(fit, key=lambda row: -(row.fitness or 0.0))
 
 
 def _comparable(

@@ -1,8 +1,9 @@
 """Where a run stands: the statistics that the driver computes, and the snapshot it shows.
 
-Statistics are rows of the store, computed here alone; tables and pages render them: noise_floor and
-rank_correlation by rung, and for each scored architecture rank, tie, delta (to the noise baseline,
-with its deviations) and pareto_rank.
+Statistics are rows of the store; tables and pages render them. Here: noise_floor by rung, and for
+each scored architecture its score's interval, rank, tie, delta (to the noise baseline, with its
+deviations) and pareto_rank. What a search found out in the end is in `findings.py`; docs/
+statistics.md says what each number means.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from ..config import RunConfig
 from ..db import ArchitectureRow, Funnel, LeaderboardRow, StatisticRow, Store
-from ..evaluator.correlation import spearman
+from ..evaluator.comparison import SeedNoise, pool_seed_noise, t_quantile
 from ..evaluator.statistics import (
     NoiseFloor,
     noise_deviations,
@@ -22,16 +23,19 @@ from ..evaluator.statistics import (
     resolution_bpb,
 )
 from .budget import Spent
-from .objectives import to_point
+from .fitness import PARETO, fitness_of, measure_yardstick
+from .objectives import OBJECTIVES, to_point
 from .progress import Snapshot, Standing
 from .selection import non_dominated_ranks
 
-_Z95 = 1.96
 _SHOWN_BEST = 6
 
 
-def refresh_statistics(store: Store, run_id: str, config: RunConfig) -> float | None:
-    """Recomputes and stores all statistics; returns the noise at the highest rung that has one."""
+def refresh_statistics(
+    store: Store, run_id: str, config: RunConfig
+) -> tuple[list[LeaderboardRow], float | None]:
+    """Recomputes and stores the statistics; returns the scored rows, best first and as they were
+    before, and the noise at the highest rung that has one."""
     rows = [row for row in store.queries.leaderboard(run_id) if row.val_bpb is not None]
     baseline = _noise_baseline(rows, config)
     floors = _measure_noise(store, run_id, baseline) if baseline is not None else {}
@@ -41,36 +45,21 @@ def refresh_statistics(store: Store, run_id: str, config: RunConfig) -> float | 
         by_rung[row.rung or 0].append(row)
     ranks: list[StatisticRow] = []
     deltas: list[StatisticRow] = []
+    scores: list[StatisticRow] = []
     for rung in sorted(by_rung, reverse=True):
         floor = floors.get(rung)
         ranks += _ranks(by_rung[rung], rung, floor, n_above=len(ranks))
-        deltas += _deltas(by_rung[rung], rung, floor, config)
+        noise = pool_seed_noise(row.val_bpb_values for row in by_rung[rung])
+        deltas += _deltas(by_rung[rung], rung, noise, config)
+        scores += _intervals(by_rung[rung], rung, noise)
     store.replace_statistics(run_id, "rank", ranks)
     store.replace_statistics(run_id, "tie", ranks)  # rows of one rank are one tie
     store.replace_statistics(run_id, "delta", deltas)
+    store.replace_statistics(run_id, "score", scores)
     store.replace_statistics(run_id, "pareto_rank", list(_pareto(by_rung, config)))
-    return floors[max(floors)].sd if floors else None
-
-
-def refresh_rank_correlation(store: Store, run_id: str, config: RunConfig) -> None:
-    """Stores how well each rung foretold the order on the next, over those that climbed."""
-    rows = store.queries.leaderboard(run_id)
-    computed = []
-    for rung in range(len(config.ladder.rung_tokens) - 1):
-        climbed = [row.val_bpb_by_rung for row in rows if rung + 1 in row.val_bpb_by_rung]
-        found = spearman([row[rung] for row in climbed], [row[rung + 1] for row in climbed])
-        computed.append(
-            StatisticRow(
-                rung=rung,
-                metric="val_bpb",
-                value=found.value,
-                low=found.low,
-                high=found.high,
-                n=found.n,
-                detail={"coefficient": "spearman", "next_rung": rung + 1},
-            )
-        )
-    store.replace_statistics(run_id, "rank_correlation", computed)
+    if config.fitness != PARETO:
+        store.replace_statistics(run_id, "fitness", list(_fitness(store, run_id, rows, config)))
+    return rows, floors[max(floors)].sd if floors else None
 
 
 def quoted_row(store: Store, architecture: ArchitectureRow) -> LeaderboardRow:
@@ -89,7 +78,8 @@ def noise_floors(store: Store, run_id: str) -> dict[int, float]:
 
 
 def snapshot(
-    store: Store,
+    rows: Iterable[LeaderboardRow],
+    funnel: Funnel,
     run_id: str,
     config: RunConfig,
     *,
@@ -99,11 +89,10 @@ def snapshot(
     running: tuple[str, ...],
     noise_bpb: float | None,
 ) -> Snapshot:
-    """What the observer is shown now."""
-    funnel = store.queries.funnel(run_id)
+    """What the observer is shown now; `rows` come best first."""
     best = [
         Standing(name=row.name, origin=row.origin, rung=row.rung or 0, val_bpb=row.val_bpb)
-        for row in store.queries.leaderboard(run_id)
+        for row in rows
         if row.val_bpb is not None
     ]
     return Snapshot(
@@ -171,9 +160,10 @@ def _ranks(
 
 
 def _deltas(
-    rows: list[LeaderboardRow], rung: int, floor: NoiseFloor | None, config: RunConfig
+    rows: list[LeaderboardRow], rung: int, noise: SeedNoise | None, config: RunConfig
 ) -> list[StatisticRow]:
-    """Each row's distance to the noise baseline, with the interval that seed noise leaves."""
+    """Each row's distance to the noise baseline, with the interval that seed noise leaves to this
+    one difference; verdicts, which are corrected for the number of tries, are findings."""
     baseline = _noise_baseline(rows, config)
     if baseline is None or baseline.val_bpb is None:
         return []
@@ -182,9 +172,10 @@ def _deltas(
         assert row.val_bpb is not None
         delta = row.val_bpb - baseline.val_bpb
         half = None
-        if floor is not None and row.id != baseline.id:
-            half = _Z95 * floor.sd * math.sqrt(1 / row.n_seeds + 1 / baseline.n_seeds)
-        deviations = noise_deviations(row.val_bpb, baseline.val_bpb, floor.sd if floor else None)
+        if noise is not None and row.id != baseline.id:
+            error = noise.sd * math.sqrt(1 / row.n_seeds + 1 / baseline.n_seeds)
+            half = t_quantile(noise.freedom) * error
+        deviations = noise_deviations(row.val_bpb, baseline.val_bpb, noise.sd if noise else None)
         found.append(
             StatisticRow(
                 architecture_id=row.id,
@@ -200,6 +191,27 @@ def _deltas(
     return found
 
 
+def _intervals(
+    rows: list[LeaderboardRow], rung: int, noise: SeedNoise | None
+) -> Iterable[StatisticRow]:
+    """Where each architecture's mean over all seeds lies: Student's interval, noise pooled."""
+    if noise is None:
+        return
+    for row in rows:
+        assert row.val_bpb is not None
+        half = t_quantile(noise.freedom) * noise.sd / math.sqrt(row.n_seeds)
+        yield StatisticRow(
+            architecture_id=row.id,
+            rung=rung,
+            metric="val_bpb",
+            value=row.val_bpb,
+            low=row.val_bpb - half,
+            high=row.val_bpb + half,
+            n=row.n_seeds,
+            detail={"sd": noise.sd, "freedom": noise.freedom},
+        )
+
+
 def _pareto(
     by_rung: Mapping[int, list[LeaderboardRow]], config: RunConfig
 ) -> Iterable[StatisticRow]:
@@ -212,6 +224,28 @@ def _pareto(
         for row, rank in zip(rows, non_dominated_ranks(points), strict=True):
             detail = {"objectives": list(config.objectives)}
             yield StatisticRow(architecture_id=row.id, rung=rung, value=rank, detail=detail)
+
+
+def _fitness(
+    store: Store, run_id: str, rows: list[LeaderboardRow], config: RunConfig
+) -> Iterable[StatisticRow]:
+    """The configured number of each row, measured from the noise baseline on the same rung."""
+    baseline = _noise_baseline(rows, config)
+    seeds: dict[int, list[dict[str, float | None]]] = defaultdict(list)
+    for score in store.queries.scores(run_id):
+        is_ours = baseline is not None and score.architecture_id == baseline.id
+        if is_ours and score.task == "corpus":
+            seeds[score.rung].append(score.metrics())
+    if baseline is not None:  # what is measured apart from any rung
+        for rung in seeds:
+            seeds[rung].append({"recall_mqar": baseline.recall_mqar})
+    yardsticks = {rung: measure_yardstick(found) for rung, found in seeds.items()}
+    for row in rows:
+        if row.rung in yardsticks:
+            metrics = {name: getattr(row, name) for name in OBJECTIVES}
+            value = fitness_of(config.fitness, metrics, yardsticks[row.rung], config.objectives)
+            detail = {"fitness": config.fitness, "baseline": config.ladder.noise_baseline}
+            yield StatisticRow(architecture_id=row.id, rung=row.rung, value=value, detail=detail)
 
 
 def _funnel_line(funnel: Funnel) -> dict[str, int]:

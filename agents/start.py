@@ -16,6 +16,7 @@ from ..db import LeaderboardRow, RunRow, StatisticRow, Store
 from ..errors import ConfigError
 from ..evaluator import RayPool
 from .board import Board
+from .findings import COMPARISON, RANK_CORRELATION, WINNERS_CURSE
 from .gallery_file import GALLERY_RUN
 from .intake import Intake
 from .preflight import cache_folder, check_before_start, default_profile, make_proposer
@@ -53,6 +54,8 @@ class Outcome:
     rows: tuple[LeaderboardRow, ...]
     noise_bpb: dict[int, float]  # by rung
     rank_correlations: tuple[StatisticRow, ...]  # of each rung with the next
+    winners_curse: tuple[StatisticRow, ...]
+    comparisons: tuple[StatisticRow, ...]  # of candidates with baselines
     funnel: dict[str, Any]
 
 
@@ -68,13 +71,25 @@ def run_search(request: SearchRequest, observer: Observer) -> Outcome:
         config = resolve_config(request)
         device = check_before_start(config, ray_address=request.ray_address)
         with Store.open(request.store) as store:
-            run_id = store.create_run(config.model_dump(mode="json"), versions(), config.seed)
-            return _drive(store, run_id, config, device, request, observer)
+            return start_run(store, config, device, observer, request.ray_address)
     with Store.open(request.store, create=False) as store:
         run = store.run(request.resume)
         config = _resumed_config(run, request)
         device = check_before_start(config, ray_address=request.ray_address)
-        return _drive(store, run.id, config, device, request, observer)
+        return _drive(store, run.id, config, device, observer, request.ray_address)
+
+
+def start_run(
+    store: Store,
+    config: RunConfig,
+    device: str,
+    observer: Observer,
+    ray_address: str | None = None,
+) -> Outcome:
+    """Runs a new search in an open store; `device` is what the pre-flight gave."""
+    make_proposer(config, store)  # raises before a run is written down
+    run_id = store.create_run(config.model_dump(mode="json"), versions(), config.seed)
+    return _drive(store, run_id, config, device, observer, ray_address)
 
 
 def versions() -> dict[str, str]:
@@ -92,18 +107,22 @@ def _drive(
     run_id: str,
     config: RunConfig,
     device: str,
-    request: SearchRequest,
     observer: Observer,
+    ray_address: str | None,
 ) -> Outcome:
     epoch = store.claim_run(run_id)
     store.requeue_orphans(run_id, max_attempts=config.workers.max_attempts)
     board = Board(
-        seed=config.seed, n_rungs=len(config.ladder.rung_tokens), objectives=config.objectives
+        seed=config.seed,
+        n_rungs=len(config.ladder.rung_tokens),
+        objectives=config.objectives,
+        fitness=config.fitness,
+        noise_baseline=config.ladder.noise_baseline,
     )
     restore_board(store, run_id, board)
     _admit_baselines(store, run_id, board, config)
     observer.note(f"run {run_id} in {store.location}: starting workers on {device}")
-    pool = RayPool(config, device=device, folder=cache_folder(), address=request.ray_address)
+    pool = RayPool(config, device=device, folder=cache_folder(), address=ray_address)
     ending = Ending(state="failed", reason="an error ended the driver", elapsed_s=0.0)
     try:
         search = Search(
@@ -113,7 +132,7 @@ def _drive(
             epoch=epoch,
             board=board,
             pool=pool,
-            proposer=make_proposer(config),
+            proposer=make_proposer(config, store),
             observer=observer,
             gpu_share=1.0 / config.workers.trials_at_once if device == "cuda" else None,
         )
@@ -141,7 +160,9 @@ def _outcome(store: Store, run_id: str, config: RunConfig, ending: Ending) -> Ou
         exit_code=code,
         rows=rows,
         noise_bpb=noise_floors(store, run_id),
-        rank_correlations=store.queries.statistics(run_id, "rank_correlation"),
+        rank_correlations=store.queries.statistics(run_id, RANK_CORRELATION),
+        winners_curse=store.queries.statistics(run_id, WINNERS_CURSE),
+        comparisons=store.queries.statistics(run_id, COMPARISON),
         funnel={name: getattr(funnel, name) for name in funnel.__dataclass_fields__},
     )
 

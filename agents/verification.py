@@ -1,4 +1,4 @@
-"""Trains a stored architecture again with its stored seed and says whether its number came back."""
+"""Trains a stored architecture again with a trial's seed and says whether its number came back."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Verification:
 def verify_architecture(
     which: str, *, store: str | None = None, note: Callable[[str], None] = lambda _: None
 ) -> Verification:
-    """Repeats the quoted trial of an architecture, rung by rung, in the sandbox.
+    """Repeats a trial on the corpus, rung by rung, in the sandbox.
 
+    `which` is a trial's whole id, or an architecture, of which the first quoted trial is meant.
     Exact (1e-6) on a CPU where versions, threads, machine and corpus are the stored ones; elsewhere
     within what the run's seed noise resolves. Raises StoreError if it has no finished trial.
     """
     with Store.open(store, create=False) as opened:
-        row = opened.queries.architecture(which).architecture
-        trial, stored_bpb = _quoted_trial(opened, row)
+        row, trial, stored_bpb = _find(opened, which)
         config = validate_config(opened.run(row.run_id).config)
         floor = noise_floors(opened, row.run_id).get(trial.rung)
     result = _repeat(row, trial, config, note)
@@ -72,6 +72,18 @@ def verify_architecture(
         differences=differences,
         reason=result.reason,
     )
+
+
+def _find(store: Store, which: str) -> tuple[ArchitectureRow, TrialRow, float]:
+    """What to repeat, and the number it gave."""
+    trial = store.queries.trial_with_metrics(which)
+    if trial is None:
+        row = store.queries.architecture(which).architecture
+        return row, *_quoted_trial(store, row)
+    val_bpb = trial.metrics.get("val_bpb")
+    if val_bpb is None:
+        raise StoreError(f"Trial {which} has no score on the corpus that could be repeated.")
+    return store.architecture(trial.trial.architecture_id), trial.trial, val_bpb
 
 
 def _quoted_trial(store: Store, row: ArchitectureRow) -> tuple[TrialRow, float]:

@@ -5,6 +5,7 @@ The first frame is what the CSV holds; the table shows it with a few columns mad
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ ORIGIN_COLOURS = {
     "baseline": "#f08c00",
     "reference": "#868e96",
 }
+SELDOM = ("test_bpb", "fitness")  # columns that most runs have nothing for
 _NAME_PX = 250
 
 
@@ -54,10 +56,14 @@ def scored_frame(
             "rung": row.rung,
             "tokens": row.tokens,
             "val_bpb": row.val_bpb,
+            "val_bpb_low": row.val_bpb_low,
+            "val_bpb_high": row.val_bpb_high,
+            "test_bpb": row.test_bpb,
             "delta": row.delta,
             "delta_low": row.delta_low,
             "delta_high": row.delta_high,
             "noise_deviations": deviations.get((row.id, row.rung)),
+            "fitness": row.fitness,
             "pareto_rank": row.pareto_rank,
             "recall_mqar": row.recall_mqar,
             "n_params": row.n_params,
@@ -78,12 +84,11 @@ def scored_frame(
 
 def scored_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with what the table shows in the place of bare numbers."""
-    lows, highs = (frame[side].astype(object) for side in ("delta_low", "delta_high"))
-    bounds = zip(lows.where(lows.notna(), None), highs.where(highs.notna(), None), strict=True)
     return frame.assign(
         by=[[origin] for origin in frame["by"]],
         recall_mqar=frame["recall_mqar"].astype(float) * 100,
-        interval=[interval(low, high) for low, high in bounds],
+        score_interval=_half_widths(frame["val_bpb"], frame["val_bpb_high"]),
+        interval=_intervals(frame["delta_low"], frame["delta_high"]),
         front=["●" if rank == 0 else "" for rank in frame["pareto_rank"]],
     )
 
@@ -101,6 +106,12 @@ def scored_columns(baseline: str) -> dict[str, Any]:
         "val_bpb": column.NumberColumn(
             "val bits/byte", format="%.3f", help="On held-out text, mean over seeds; lower wins."
         ),
+        "score_interval": column.TextColumn(
+            "95 %", help="What the seed noise, pooled over all repeated, leaves of the mean."
+        ),
+        "test_bpb": column.NumberColumn(
+            "test bits/byte", format="%.3f", help="On the shard opened for finalists alone."
+        ),
         "delta": column.NumberColumn(
             "Δ bits/byte", format="%+.3f", help=f"Against {baseline}; below zero is better."
         ),
@@ -109,6 +120,9 @@ def scored_columns(baseline: str) -> dict[str, Any]:
             "σ better",
             format="%+.1f",
             help=f"How many deviations of the seed noise it is better than {baseline}.",
+        ),
+        "fitness": column.NumberColumn(
+            "fitness", format="%+.2f", help="By the run's fitness, where it is not pareto."
         ),
         "front": column.TextColumn("Pareto", help="● no row of its rung beats it in all."),
         "recall_mqar": column.NumberColumn(
@@ -154,6 +168,16 @@ def unscored_columns() -> dict[str, Any]:
         "family": column.TextColumn("family"),
         "id": column.TextColumn("id"),
     }
+
+
+def _half_widths(values: pd.Series, highs: pd.Series) -> list[str | None]:
+    halves = (highs.astype(float) - values.astype(float)).tolist()
+    return [None if math.isnan(half) else f"± {half:.3f}" for half in halves]
+
+
+def _intervals(lows: pd.Series, highs: pd.Series) -> list[str | None]:
+    sides = (side.astype(object).where(side.notna(), None) for side in (lows, highs))
+    return [interval(low, high) for low, high in zip(*sides, strict=True)]
 
 
 def _origin_column() -> Any:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from linearch.dashboard.clicking import clickable_figure, clickable_table
 from linearch.dashboard.columns import (
+    SELDOM,
     deviations_of,
     scored_columns,
     scored_frame,
@@ -84,7 +85,11 @@ def _show_scored(
     if not scored:
         st.info("No scored architecture passes these filters.")
         return
-    opened = clickable_table(scored_table(frame), scored_columns(view.noise_baseline), "scored")
+    columns = scored_columns(view.noise_baseline)
+    for name in SELDOM:
+        if frame[name].isna().all():
+            del columns[name]
+    opened = clickable_table(scored_table(frame), columns, "scored")
     if opened is not None:
         open_architecture(view, opened)
 

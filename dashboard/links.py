@@ -7,10 +7,12 @@ import streamlit as st
 from .reading import View
 
 LEADERBOARD, ARCHITECTURE = "leaderboard.py", "architecture.py"
-LINEAGE, PROGRESS, RUNS = "lineage.py", "progress.py", "runs.py"
+FINDINGS, LINEAGE = "findings.py", "lineage.py"
+PROGRESS, RUNS = "progress.py", "runs.py"
 PAGES: dict[str, tuple[str, str]] = {  # script: title, icon
     LEADERBOARD: ("Leaderboard", ":material/leaderboard:"),
     ARCHITECTURE: ("Architecture", ":material/deployed_code:"),
+    FINDINGS: ("Findings", ":material/query_stats:"),
     LINEAGE: ("Lineage", ":material/account_tree:"),
     PROGRESS: ("Progress", ":material/monitoring:"),
     RUNS: ("Runs", ":material/history:"),

@@ -21,7 +21,9 @@ _FORMATS = {  # metric: heading, format
     "step_time_s": ("s/step", "%.4f"),
     "peak_memory_bytes": ("peak memory", "bytes"),
     "train_wall_s": ("training s", "%.1f"),
+    "test_bpb": ("test bits/byte", "%.4f"),
     "prefix_shift_nats": ("prefix shift nats", "%.1e"),
+    "train_cost_ratio": ("training / scoring cost", "%.1f"),
 }
 
 
@@ -103,6 +105,7 @@ def trials_frame(trials: Sequence[TrialDetail]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "trial": item.trial.id,
+            "purpose": item.trial.purpose,
             "task": item.trial.task,
             "rung": item.trial.rung,
             "tokens": item.trial.tokens,
@@ -133,6 +136,7 @@ def _trial_columns(trials: Sequence[TrialDetail]) -> dict[str, Any]:
     }
     return known | {
         "trial": column.TextColumn("trial", pinned=True),
+        "purpose": column.TextColumn("for", help="promoted: by its score; random: by lot."),
         "tokens": column.NumberColumn("tokens", format="localized"),
         "learning_rate": column.NumberColumn("rate", format="%g"),
         "wall_s": column.NumberColumn("took s", format="%.1f"),

@@ -14,6 +14,7 @@ from .rows import (
     RunRow,
     RunState,
     StatisticRow,
+    TrialPurpose,
     TrialRow,
     TrialState,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "StatisticRow",
     "Store",
     "TrialDetail",
+    "TrialPurpose",
     "TrialRow",
     "TrialState",
     "default_store_url",

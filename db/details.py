@@ -52,6 +52,13 @@ class DetailQueries(Reader):
                 llm_calls=_calls(connection, LLMCall.architecture_id == id_),
             )
 
+    def trial_with_metrics(self, trial_id: str) -> TrialDetail | None:
+        """The trial of this id with everything measured in it; None for an unknown one."""
+        with self._database.read() as connection:
+            id_ = connection.scalar(select(Trial.architecture_id).where(Trial.id == trial_id))
+            trials = () if id_ is None else _trials(connection, id_)
+        return next((found for found in trials if found.trial.id == trial_id), None)
+
     def architectures_by_id(self, ids: Iterable[str]) -> dict[str, ArchitectureRow]:
         """The full rows of these architectures, sources included."""
         query = select(*columns_of(Architecture, ArchitectureRow))

@@ -15,8 +15,11 @@ from .schema import Architecture, Metric, Parent, Statistic, Trial
 from .views import SCORE_METRICS, LeaderboardRow, Score
 
 _Interval = tuple[float | None, float | None, float | None]  # value, low, high
-_STATISTICS = ("delta", "rank", "pareto_rank", "tie")
-_TRIAL = ("architecture_id", "task", "rung", "tokens", "seed", "learning_rate", "finished_at")
+_STATISTICS = ("delta", "score", "fitness", "rank", "pareto_rank", "tie")
+_TRIAL = (
+    *("architecture_id", "task", "rung", "tokens", "seed", "learning_rate", "purpose"),
+    "finished_at",
+)
 _SHOWN = (
     *("id", "number", "name", "motivation", "origin", "state", "is_reference", "family"),
     *("pattern", "n_params", "state_bytes", "reason", "rejected_by", "created_at"),
@@ -32,8 +35,9 @@ class LeaderboardQueries(Reader):
             return select_scores(connection, run_id)
 
     def leaderboard(self, run_id: str) -> tuple[LeaderboardRow, ...]:
-        """All architectures of a run: scored ones first, higher rungs above lower, lower bits
-        per byte above higher; then the others by number."""
+        """All architectures of a run: scored ones first, higher rungs above lower, higher fitness
+        (where the run has one) above lower and above none, lower bits per byte above higher; then
+        the others by number."""
         with self._database.read() as connection:
             architectures = connection.execute(
                 select(*(getattr(Architecture, name) for name in _SHOWN))
@@ -124,12 +128,15 @@ def _row(
         return statistics.get((name, shown["id"], quote.rung), (None, None, None))
 
     delta, delta_low, delta_high = statistic("delta")
+    _, val_bpb_low, val_bpb_high = statistic("score")
     return LeaderboardRow(
         **facts,
         rung=quote.rung,
         tokens=quote.tokens,
         val_bpb=quote.val_bpb,
         val_bpb_values=quote.values,
+        val_bpb_low=val_bpb_low,
+        val_bpb_high=val_bpb_high,
         n_seeds=len(quote.values),
         learning_rate=quote.learning_rate,
         val_bpb_by_rung={rung: quotes[rung].val_bpb for rung in quotes},
@@ -137,8 +144,10 @@ def _row(
         delta_low=delta_low,
         delta_high=delta_high,
         rank=_whole(statistic("rank")[0]),
+        fitness=statistic("fitness")[0],
         pareto_rank=_whole(statistic("pareto_rank")[0]),
         tie=_whole(statistic("tie")[0]),
+        test_bpb=mean_of(score.test_bpb for score in quote.scores),
         tokens_per_s=mean_of(score.tokens_per_s for score in quote.scores),
         step_time_s=mean_of(score.step_time_s for score in quote.scores),
         peak_memory_bytes=mean_of(score.peak_memory_bytes for score in quote.scores),
@@ -152,6 +161,7 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _position(row: LeaderboardRow) -> tuple[bool, int, float, int]:
+def _position(row: LeaderboardRow) -> tuple[bool, int, bool, float, float, int]:
     is_unscored = row.rung is None or row.val_bpb is None
-    return (is_unscored, -(row.rung or 0), row.val_bpb or 0.0, row.number)
+    unfitness = (row.fitness is None, -(row.fitness or 0.0))
+    return (is_unscored, -(row.rung or 0), *unfitness, row.val_bpb or 0.0, row.number)

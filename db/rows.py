@@ -15,6 +15,9 @@ from .schema import Base
 RunState = Literal["running", "finished", "interrupted", "failed"]
 ArchitectureState = Literal["proposed", "rejected", "sound", "measured", "failed", "quarantined"]
 TrialState = Literal["queued", "running", "done", "failed"]
+# Why a trial is run: a baseline on its way up, a candidate's first rung, a rung reached by score or
+# by lot, a fresh seed for the noise or of the elite, a task's probe.
+TrialPurpose = Literal["baseline", "entry", "promoted", "random", "noise", "fresh", "probe"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +78,7 @@ class TrialRow:
     tokens: int
     seed: int
     learning_rate: float
+    purpose: TrialPurpose | None
     state: TrialState
     status: str | None
     reason: str | None

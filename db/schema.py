@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from .columns import CleanText, FiniteNumber, LengthTable, RowNumber, UtcTime
 
-HEAD = "0002"  # the newest revision in migrations/versions
+HEAD = "0003"  # the newest revision in migrations/versions
 
 Json = Annotated[dict[str, Any], "json"]
 LengthsToNumbers = Annotated[dict[int, int], "lengths"]
@@ -135,6 +135,7 @@ class Trial(Base):
     tokens: Mapped[int]
     seed: Mapped[int]
     learning_rate: Mapped[float]
+    purpose: Mapped[str | None]  # rows.TrialPurpose; NULL before it was written down
     state: Mapped[str]  # queued | running | done | failed
     status: Mapped[str | None]  # the evaluator's TrialStatus once it ended
     reason: Mapped[str | None]

@@ -11,7 +11,7 @@ from .gate_rows import replace_trained_gates
 from .ids import new_id
 from .inputs import TrialOutcome
 from .records import run_of_architecture, touch, utc_now
-from .rows import TrialRow
+from .rows import TrialPurpose, TrialRow
 from .schema import Metric, Trial
 from .trial_leases import TrialLeases, run_of_trial, select_trials, trial_row, update_running
 from .verdicts import update_architecture_state
@@ -32,8 +32,9 @@ class TrialRecords(TrialLeases):
         tokens: int,
         seed: int,
         learning_rate: float,
+        purpose: TrialPurpose | None = None,
     ) -> TrialRow:
-        """The trial of this key, queued now if the run has none yet."""
+        """The trial of this key, queued now if the run has none yet; it keeps its first purpose."""
         key = {
             "run_id": run_id,
             "architecture_id": architecture_id,
@@ -53,6 +54,7 @@ class TrialRecords(TrialLeases):
                 insert(Trial).values(
                     id=trial_id,
                     tokens=tokens,
+                    purpose=purpose,
                     state="queued",
                     epoch=0,
                     attempts=0,

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .rows import ArchitectureRow, ArchitectureState, StatisticRow, TrialRow
+from .rows import ArchitectureRow, ArchitectureState, StatisticRow, TrialPurpose, TrialRow
 
-SCORE_METRICS = ("val_bpb", "recall_mqar", "tokens_per_s", "step_time_s", "peak_memory_bytes")
+SCORE_METRICS = (
+    *("val_bpb", "test_bpb", "recall_mqar", "tokens_per_s", "step_time_s", "peak_memory_bytes"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +24,10 @@ class Score:
     tokens: int
     seed: int
     learning_rate: float
+    purpose: TrialPurpose | None
     finished_at: datetime
     val_bpb: float | None
+    test_bpb: float | None  # on the shard that is opened for finalists alone
     recall_mqar: float | None
     tokens_per_s: float | None
     step_time_s: float | None
@@ -40,9 +44,9 @@ class LeaderboardRow:
 
     `val_bpb` is the mean over seeds at the highest rung with a score, at the learning rate where
     that mean is lowest; `trial_ids` are the trials behind it in order of seed, `trial_id` the
-    first. Rejected and quarantined architectures show no scores. `delta`, `rank`, `pareto_rank` and
-    `tie` (a group of rows within the noise floor of each other) are the driver's statistics for
-    this rung.
+    first. Rejected and quarantined architectures show no scores. The intervals of `val_bpb` and
+    `delta`, `rank`, `fitness` (where the run has one), `pareto_rank` and `tie` (a group of rows
+    within the noise floor of each other) are the driver's statistics for this rung.
     """
 
     id: str
@@ -59,13 +63,17 @@ class LeaderboardRow:
     tokens: int | None = None
     val_bpb: float | None = None
     val_bpb_values: tuple[float, ...] = ()
+    val_bpb_low: float | None = None
+    val_bpb_high: float | None = None
     n_seeds: int = 0
     learning_rate: float | None = None
     val_bpb_by_rung: dict[int, float] = field(default_factory=dict)
     delta: float | None = None
     delta_low: float | None = None
     delta_high: float | None = None
+    test_bpb: float | None = None
     rank: int | None = None
+    fitness: float | None = None
     pareto_rank: int | None = None
     tie: int | None = None
     tokens_per_s: float | None = None

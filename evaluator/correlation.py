@@ -1,7 +1,14 @@
-"""Rank correlations with bootstrap intervals: how well one rung foretells the order of the next."""
+"""How well one rung foretells the order of the next: weighted rank agreement with its interval.
+
+Only some architectures climb. Those that climbed by their score stand for themselves; one drawn at
+random from those that did not stands for all of them, with a weight of one over its chance (Horvitz
+and Thompson, 1952). With equal weights the coefficients are scipy's spearmanr and kendalltau.
+"""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
+Coefficient = Callable[[Values, Values, Values], float]  # of x, y and weights; nan if undefined
 
 _FEWEST_PAIRS = 3
+_TOP_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,82 +35,104 @@ class Correlation:
     n: int
 
 
-def spearman(
-    first: Sequence[float | None],
-    second: Sequence[float | None],
-    *,
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Correlation:
-    """Pearson's correlation of the ranks, ties at their mean; pairs with a None are left out."""
-    return _correlate(_spearman, first, second, n_resamples, confidence, seed)
+def spearman(first: Values, second: Values, weights: Values) -> float:
+    """Pearson's correlation of the ranks, ties at their mean."""
+    x, y = mean_ranks(first, weights), mean_ranks(second, weights)
+    x, y = x - np.average(x, weights=weights), y - np.average(y, weights=weights)
+    scale = math.sqrt((weights * x * x).sum() * (weights * y * y).sum())
+    return float((weights * x * y).sum() / scale) if scale > 0 else math.nan
 
 
-def kendall(
-    first: Sequence[float | None],
-    second: Sequence[float | None],
-    *,
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Correlation:
+def kendall(first: Values, second: Values, weights: Values) -> float:
     """Kendall's tau-b: pairs in agreement minus pairs against, corrected for ties; O(n^2)."""
-    return _correlate(_kendall, first, second, n_resamples, confidence, seed)
+    pairs = weights[:, None] * weights
+    x, y = np.sign(first[:, None] - first), np.sign(second[:, None] - second)
+    scale = math.sqrt((pairs * np.abs(x)).sum() * (pairs * np.abs(y)).sum())
+    return float((pairs * x * y).sum() / scale) if scale > 0 else math.nan
 
 
-def mean_ranks(values: Values) -> Values:
-    """Ranks from 1; equal values share the mean of the ranks they take up."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+def top_recall(first: Values, second: Values, weights: Values) -> float:
+    """The share of the lowest fifth of `second` that lies in the lowest fifth of `first`.
+
+    One whose weight crosses the border of the fifth belongs to it in part.
+    """
+    k = top_count(float(weights.sum()))
+    both = np.minimum(_share_within(first, weights, k), _share_within(second, weights, k))
+    return float((weights * both).sum() / k)
 
 
-def _correlate(
-    coefficient: Callable[[Values, Values], float | None],
+def top_count(n: float) -> int:
+    """How many are the best fifth of `n`; at least one."""
+    return max(1, round(_TOP_SHARE * n))
+
+
+def correlate(
+    coefficient: Coefficient,
     first: Sequence[float | None],
     second: Sequence[float | None],
-    n_resamples: int,
-    confidence: float,
-    seed: int,
+    weights: Sequence[float] | None = None,
+    *,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Correlation:
-    x, y = _complete_pairs(first, second)
+    """`coefficient` over pairs, of which those with a None are left out, and its interval.
+
+    The interval holds the middle `confidence` of the coefficients of resampled pairs, each pair
+    keeping its weight (scipy.stats.bootstrap's distribution); resamples without an order to compare
+    are left out, as when one pair is drawn over and over.
+    """
+    from scipy import stats  # takes half a second: only those who compute it wait
+
+    x, y, w = _complete_pairs(first, second, weights)
     n = len(x)
-    value = coefficient(x, y) if n >= _FEWEST_PAIRS else None
-    if value is None:
+    value = coefficient(x, y, w) if n >= _FEWEST_PAIRS else math.nan
+    if math.isnan(value):
         return Correlation(value=None, low=None, high=None, n=n)
-    draws = np.random.default_rng(seed).integers(n, size=(n_resamples, n))
-    # A resample that draws a single pair over and over has no order to compare and is left out.
-    found = [c for draw in draws if (c := coefficient(x[draw], y[draw])) is not None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of resamples that have no order
+        resampled = stats.bootstrap(
+            (x, y, w),
+            coefficient,
+            paired=True,
+            vectorized=False,
+            n_resamples=n_resamples,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
     tail = (1 - confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail]) if found else (None, None)
-    return Correlation(
-        value=value,
-        low=None if low is None else float(low),
-        high=None if high is None else float(high),
-        n=n,
-    )
+    low, high = np.nanquantile(resampled, [tail, 1 - tail])
+    return Correlation(value=value, low=float(low), high=float(high), n=n)
+
+
+def mean_ranks(values: Values, weights: Values) -> Values:
+    """Where each value lies in the whole, counted in weight; equal values share their mean rank.
+
+    With weights of one these are the ranks from 1.
+    """
+    _, inverse = np.unique(values, return_inverse=True)
+    mass = np.bincount(inverse, weights=weights)
+    below = np.cumsum(mass) - mass
+    return np.asarray((below + (mass + 1) / 2)[inverse], dtype=np.float64)
+
+
+def _share_within(values: Values, weights: Values, k: int) -> Values:
+    """How much of each belongs to the `k` lowest, counted in weight: from 0 to 1."""
+    order = np.argsort(values, kind="stable")
+    before = np.cumsum(weights[order]) - weights[order]
+    shares = np.empty_like(weights)
+    shares[order] = np.clip((k - before) / weights[order], 0.0, 1.0)
+    return shares
 
 
 def _complete_pairs(
-    first: Sequence[float | None], second: Sequence[float | None]
-) -> tuple[Values, Values]:
+    first: Sequence[float | None],
+    second: Sequence[float | None],
+    weights: Sequence[float] | None,
+) -> tuple[Values, Values, Values]:
     if len(first) != len(second):
         raise ValueError(f"{len(first)} values cannot be paired with {len(second)}")
-    pairs = np.array([first, second], dtype=np.float64)  # None becomes nan
-    x, y = pairs[:, np.isfinite(pairs).all(axis=0)]
-    return x, y
-
-
-def _spearman(x: Values, y: Values) -> float | None:
-    x, y = mean_ranks(x), mean_ranks(y)
-    x, y = x - x.mean(), y - y.mean()
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 0 else None
-
-
-def _kendall(x: Values, y: Values) -> float | None:
-    x_order = np.sign(x[:, None] - x)
-    y_order = np.sign(y[:, None] - y)
-    scale = np.sqrt(np.abs(x_order).sum() * np.abs(y_order).sum())
-    return float((x_order * y_order).sum() / scale) if scale > 0 else None
+    given = np.ones(len(first)) if weights is None else np.asarray(weights, dtype=np.float64)
+    pairs = np.array([first, second, given], dtype=np.float64)  # None becomes nan
+    x, y, w = pairs[:, np.isfinite(pairs).all(axis=0)]
+    return x, y, w

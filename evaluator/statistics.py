@@ -34,12 +34,15 @@ def noise_floor(values: Sequence[float | None], confidence: float = 0.95) -> Noi
     known = _known(values)
     if len(known) < 2:
         return None
+    from scipy import stats  # takes half a second: only those who compute it wait
+
     mean = math.fsum(known) / len(known)
     freedom = len(known) - 1
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / freedom)
     tail = (1 - confidence) / 2
     low, high = (
-        sd * math.sqrt(freedom / chi_square_quantile(share, freedom)) for share in (1 - tail, tail)
+        sd * math.sqrt(freedom / float(stats.chi2.ppf(share, freedom)))
+        for share in (1 - tail, tail)
     )
     return NoiseFloor(mean=mean, sd=sd, n=len(known), low=low, high=high)
 
@@ -78,35 +81,6 @@ def rank_with_ties(
             leader, rank = cost, n_before + 1
         ranks[i] = rank
     return ranks
-
-
-def chi_square_quantile(share: float, freedom: int) -> float:
-    """The value below which `share` of a chi-square distribution lies, by bisection."""
-    if not 0 < share < 1:
-        raise ValueError(f"share={share} must lie between 0 and 1")
-    low, high = 0.0, float(freedom)
-    while _chi_square_share(high, freedom) < share:
-        low, high = high, 2 * high
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if _chi_square_share(middle, freedom) < share else (low, middle)
-    return (low + high) / 2
-
-
-def _chi_square_share(x: float, freedom: int) -> float:
-    """The distribution function: the lower incomplete gamma function's series, regularised."""
-    if x <= 0:
-        return 0.0
-    a, half = freedom / 2, x / 2
-    term = total = 1 / a
-    n = 0
-    while term > 1e-17 * total:
-        n += 1
-        term *= half / (a + n)
-        total += term
-    return total * math.exp(a * math.log(half) - half - math.lgamma(a))
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

@@ -60,7 +60,7 @@ class GrammarProposer:
             if index < len(self._start):
                 draft = self._start_draft(self._start[index], rng)
             else:
-                draft = self._draft(method, known, evidence.objectives, rng, attempt)
+                draft = self._draft(method, known, evidence, rng, attempt)
             if draft.genome not in seen:
                 return to_proposal(draft, origin="grammar")
         raise ProposalError(f"The grammar found no new genome in {_ATTEMPTS} attempts.")
@@ -78,13 +78,14 @@ class GrammarProposer:
         self,
         method: str,
         known: Sequence[tuple[Genome, Measured]],
-        objectives: Sequence[str],
+        evidence: Evidence,
         rng: random.Random,
         attempt: int,
     ) -> Draft:
         """One try; later attempts at a used-up neighbourhood reach further from the parents."""
         genomes = {row.id: genome for genome, row in known}
-        parents = choose_parents([row for _, row in known], objectives, 2, rng)
+        rows = [row for _, row in known]
+        parents = choose_parents(rows, evidence.objectives, 2, rng, fitness=evidence.fitness)
         if method == "cross" and len(parents) == 2 and attempt < _ATTEMPTS // 2:
             return self._cross(parents, genomes, rng)
         if method != "steer" and parents:

@@ -120,7 +120,7 @@ class LLMProposer:
     def _brief(self, evidence: Evidence, index: int) -> Brief:
         rng = random.Random(f"{self._config.seed}:{index}")
         rows = (*evidence.candidates, *_usable_baselines(evidence))
-        parents = choose_parents(rows, evidence.objectives, 1, rng)
+        parents = choose_parents(rows, evidence.objectives, 1, rng, fitness=evidence.fitness)
         return Brief(
             parent=parents[0] if parents else _unmeasured_parent(evidence, rng),
             ranked=tuple(_ranked(rows, evidence.objectives)),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ...errors import ProposalError
+
 ParentKind = Literal["mutation", "crossover", "inspiration"]
+
+
+class NothingLeft(ProposalError):
+    """The proposer has no more to propose, now or later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +59,7 @@ class Measured:
     rung: int | None  # the highest rung with a score
     metrics: dict[str, float | None] = field(default_factory=dict)  # at that rung
     rung_0_val_bpb: float | None = None
+    fitness: float | None = None  # by the run's fitness, on the highest rung; higher is better
     parent_ids: tuple[str, ...] = ()
 
 
@@ -63,13 +70,15 @@ class Evidence:
     candidates: tuple[Measured, ...]
     baselines: tuple[Measured, ...]
     objectives: tuple[str, ...]
+    fitness: str = "pareto"
 
 
 class Proposer(Protocol):
     """Writes one candidate. Called from several threads if `concurrency` is above 1.
 
     `index` counts this run's proposals from 0 and seeds all randomness with the run's seed, so a
-    resumed run draws new proposals, not old ones. Raises ProposalError if none could be made.
+    resumed run draws new proposals, not old ones. Raises ProposalError if none could be made, and
+    NothingLeft if there will never be another.
     """
 
     concurrency: int

@@ -6,17 +6,15 @@ per set of options, because a parameter's choices must never change within a stu
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import cast
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from ...search_space.grammar import GENES, Genome, Space, Value
+from ..quiet_optuna import quiet_optuna
 from .proposal import Measured
 
 _STARTUP_TRIALS = 6  # below it the sampler draws uniformly
@@ -29,7 +27,7 @@ def steered_genome(known: Iterable[tuple[Genome, Measured]], space: Space, seed:
     It models rung 0's val_bpb. What was rejected or failed counts as worse than everything
     measured; what is still being measured counts as bad too, so that draws keep apart.
     """
-    with _quiet():
+    with quiet_optuna():
         study = _study(known, space, seed)
         trial = study.ask()
         genes: dict[str, Value] = {}
@@ -83,16 +81,3 @@ def _state(row: Measured) -> TrialState:
 def _parameter(gene: str, allowed: tuple[Value, ...]) -> str:
     is_free = allowed == tuple(GENES[gene])
     return gene if is_free else f"{gene} of {', '.join(map(str, allowed))}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Optuna's notes on experimental options and new studies off the terminal."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from linearch.agents.board import Board, Candidate, Trial, TrialKey
-from linearch.agents.schedule import parent_checkpoint, promoted, wanted_trials
+from linearch.agents.promotion import promoted
+from linearch.agents.schedule import parent_checkpoint, wanted_trials
 from linearch.config import RunConfig, validate_config
 
 
@@ -13,7 +14,12 @@ from linearch.config import RunConfig, validate_config
 def config() -> RunConfig:
     return validate_config(
         {
-            "ladder": {"rung_tokens": [10, 40], "promote_fraction": 0.5, "noise_seeds": 3},
+            "ladder": {
+                "rung_tokens": [10, 40],
+                "promote_fraction": 0.5,
+                "random_promote_fraction": 0.0,
+                "noise_seeds": 3,
+            },
             "training": {"learning_rates": [0.1]},
         }
     )
@@ -99,7 +105,7 @@ def test_the_best_fraction_climbs_and_a_failed_one_never_does(config: RunConfig)
         who = candidate(name)
         board.add(who)
         scored(who, 0, val_bpb)
-    assert promoted(board, 0, 0.5) == {"e", "b"}
+    assert promoted(board, 0, config.ladder) == {"e", "b"}
     assert [key for key in keys(board, config) if key[2] == 1] == [
         ("b", "corpus", 1, 0),
         ("e", "corpus", 1, 0),

@@ -14,7 +14,7 @@ from linearch.agents.intake import Intake
 from linearch.agents.llm.errors import ProviderRefused
 from linearch.agents.progress import Silent
 from linearch.agents.proposers.baselines import baseline_proposals
-from linearch.agents.proposers.proposal import Evidence, Proposal
+from linearch.agents.proposers.proposal import Evidence, NothingLeft, Proposal
 from linearch.agents.restore import restore_board
 from linearch.agents.search import Ending, Search
 from linearch.config import RunConfig, validate_config
@@ -182,10 +182,98 @@ def test_a_search_measures_baselines_noise_and_every_wanted_candidate(
     assert rows["gated_deltanet"].n_seeds == config.ladder.noise_seeds
     candidates = [row for row in rows.values() if not row.is_baseline]
     assert len(candidates) == 4
-    assert sum(row.rung == 1 for row in candidates) == 2  # half of them climbed
+    reached = [trial for trial in store.trials(run_id) if trial.rung == 1]
+    purposes = {
+        row.name: trial.purpose
+        for trial in reached
+        for row in candidates
+        if trial.architecture_id == row.id and trial.seed == config.seed
+    }
+    assert sorted(purposes.values()) == ["promoted", "promoted", "random"]  # half, and one by lot
     floors = {row.rung: row.n for row in store.queries.statistics(run_id, "noise_floor")}
     assert floors == {0: 3, 1: 3}
     assert all(row.rank is not None and row.pareto_rank is not None for row in rows.values())
+
+
+def test_a_search_ends_by_measuring_the_best_and_its_rival_again(
+    store: Store, config: RunConfig
+) -> None:
+    _, run_id = run(store, config, Workers(all_is_well), Script())
+    fresh = [trial for trial in store.trials(run_id) if trial.purpose == "fresh"]
+    assert {(trial.seed, trial.rung) for trial in fresh} == {(1, 0), (1, 1), (2, 0), (2, 1)}
+    names = {store.architecture(trial.architecture_id).name for trial in fresh}
+    assert {"linear_attention"} == names & set(config.baselines)
+    assert len(names) == config.ladder.elite + 1
+    curse = store.queries.statistics(run_id, "winners_curse")
+    assert curse[-1].architecture_id is None
+    assert curse[-1].value == pytest.approx(-0.015)  # of seeds 1 and 2 as `score` has them
+    compared = store.queries.statistics(run_id, "comparison")
+    assert {row.detail["baseline"] for row in compared if row.detail} == set(config.baselines)
+    assert {row.detail["n_comparisons"] for row in compared if row.detail} == {4, 8}
+    assert not any(row.detail["is_better"] for row in compared if row.detail)
+
+
+def test_the_last_of_the_time_goes_to_fresh_seeds(store: Store, config: RunConfig) -> None:
+    def slow(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        value = all_is_well(job)
+        return replace(value, wall_s=50.0) if isinstance(value, TrialResult) else value
+
+    settings = {"budget": {"max_minutes": 10, "max_candidates": 50}}
+    config = validate_config({**config.model_dump(), **settings})
+    ending, run_id = run(store, config, Workers(slow), Script())
+    assert (ending.state, ending.budget_is_spent) == ("finished", True)
+    assert "10 minutes" in ending.reason
+    trials = store.trials(run_id)
+    assert sum(trial.purpose == "fresh" for trial in trials) >= 4
+    assert 0 < store.queries.funnel(run_id).measured < 50
+    last_entry = max(trial.id for trial in trials if trial.purpose in {"entry", "promoted"})
+    assert all(trial.id > last_entry for trial in trials if trial.purpose == "fresh")
+
+
+def test_rows_are_sorted_by_the_runs_fitness(store: Store, config: RunConfig) -> None:
+    def far_below(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        """One candidate is so far below the baseline that ASI-Arch's filter refuses it."""
+        value = all_is_well(job)
+        if isinstance(value, TrialResult) and isinstance(job, TrialJob):
+            shares = {"* 1.5": 0.89, "* 2.5": 0.95}
+            share = next((shares[key] for key in shares if key in job.spec.source), 1.0)
+            shifted = (value.metrics["val_bpb"] or 0.0) * share
+            value = replace(value, metrics={**value.metrics, "val_bpb": shifted})
+        return value
+
+    settings = {"fitness": "asi-arch", "ladder": {"rung_tokens": [10], "elite": 0}}
+    config = validate_config({**config.model_dump(), **settings})
+    _, run_id = run(store, config, Workers(far_below), Script())
+    rows = store.queries.leaderboard(run_id)
+    assert rows[0].name == "mixer 2"
+    assert rows[-1].name == "mixer 1"
+    assert (rows[-1].fitness, rows[-1].rank) == (None, 1)
+
+
+def test_each_rungs_ranking_is_stored_with_who_was_drawn_by_lot(
+    store: Store, config: RunConfig
+) -> None:
+    def by_source(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        value = all_is_well(job)
+        if isinstance(value, TrialResult) and isinstance(job, TrialJob):
+            shifted = (value.metrics["val_bpb"] or 0.0) - len(job.spec.source) * 1e-4
+            value = replace(value, metrics={**value.metrics, "val_bpb": shifted})
+        return value
+
+    config = validate_config({**config.model_dump(), "budget": {"max_candidates": 12}})
+    _, run_id = run(store, config, Workers(by_source), Script())
+    found = {
+        (row.detail["population"], row.detail["coefficient"]): row
+        for row in store.queries.statistics(run_id, "rank_correlation")
+        if row.detail
+    }
+    spearman = found["all", "spearman"]
+    assert spearman.value == pytest.approx(1.0)
+    assert spearman.detail is not None
+    assert spearman.detail["n_drawn"] >= 1
+    assert spearman.detail["n_stood_for"] == 2 + 12
+    assert spearman.detail["foretells"] is True
+    assert ("candidates", "kendall") in found
 
 
 def test_a_later_rung_continues_from_the_checkpoint_below_it(
@@ -331,6 +419,22 @@ def test_a_proposer_without_ideas_ends_the_search(store: Store, config: RunConfi
     ending, run_id = run(store, config, Workers(all_is_well), Dry())
     assert "in a row" in ending.reason
     assert store.queries.funnel(run_id).baselines_measured == 2
+
+
+def test_a_proposer_with_nothing_left_is_not_asked_again(store: Store, config: RunConfig) -> None:
+    class Two(Script):
+        def propose(self, evidence: Evidence, index: int) -> Proposal:
+            if index > 1:
+                raise NothingLeft("both were proposed")
+            return super().propose(evidence, index)
+
+    proposer = Two()
+    ending, run_id = run(store, config, Workers(all_is_well), proposer)
+    assert ending.state == "finished"
+    funnel = store.queries.funnel(run_id)
+    assert (funnel.measured, funnel.invalid) == (2, 0)
+    fresh = [trial for trial in store.trials(run_id) if trial.purpose == "fresh"]
+    assert fresh
 
 
 def test_machinery_that_always_fails_ends_the_search_with_what_to_do(

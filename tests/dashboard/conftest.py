@@ -14,6 +14,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import linearch.dashboard
+from linearch.agents.board import Board
+from linearch.agents.findings import refresh_findings
+from linearch.agents.restore import restore_board
 from linearch.agents.standings import refresh_statistics
 from linearch.config import RunConfig
 from linearch.db import DUPLICATE, INVALID, ArchitectureRow, LeaderboardRow, Store
@@ -155,14 +158,19 @@ class SmallRun:
         self, row: ArchitectureRow, val_bpb: float, *, rung: int, tokens: int, seed: int = 0
     ) -> None:
         trial = self.enqueue(row, rung=rung, tokens=tokens, seed=seed)
+        self.finish(trial, self.done(val_bpb, tokens, row.number))
+
+    @staticmethod
+    def done(val_bpb: float, tokens: int = 131_072, number: int = 0) -> TrialResult:
+        """A training that went well, with its curve."""
         final_nats = val_bpb * math.log(2)
         points = [tokens * (i + 1) // 32 for i in range(32)]
         curve = tuple((n, final_nats + 3.2 * math.exp(-9 * n / tokens)) for n in points)
-        result = TrialResult(
+        return TrialResult(
             status="done",
             metrics={
                 "val_bpb": val_bpb,
-                "tokens_per_s": 24_000.0 + 900 * (row.number % 7),
+                "tokens_per_s": 24_000.0 + 900 * (number % 7),
                 "step_time_s": 0.041,
                 "peak_memory_bytes": None,
                 "train_wall_s": tokens / 24_000,
@@ -174,7 +182,6 @@ class SmallRun:
             sandbox="isolated",
             environment={"torch": "2.9.0", "threads": 1},
         )
-        self.finish(trial, result)
 
     def enqueue(
         self, row: ArchitectureRow, *, rung: int, tokens: int, seed: int = 0, task: str = "corpus"
@@ -207,6 +214,9 @@ class SmallRun:
 
     def refresh(self) -> None:
         refresh_statistics(self.store, self.run_id, CONFIG)
+        board = Board(seed=CONFIG.seed, n_rungs=2, objectives=CONFIG.objectives)
+        restore_board(self.store, self.run_id, board)
+        refresh_findings(self.store, self.run_id, CONFIG, board)
 
     def end(self) -> None:
         self.store.end_run(self.run_id, self.epoch, "finished", "20 candidates were trained", 287.0)

@@ -54,7 +54,8 @@ def test_a_file_that_is_no_store_is_answered_with_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "script", ["leaderboard.py", "architecture.py", "lineage.py", "progress.py", "runs.py"]
+    "script",
+    ["leaderboard.py", "architecture.py", "findings.py", "lineage.py", "progress.py", "runs.py"],
 )
 def test_every_page_stands_before_the_first_proposal(
     empty_app: Callable[[], Any], tmp_path: Path, script: str

@@ -35,7 +35,9 @@ def store_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-@pytest.mark.parametrize("script", ["leaderboard.py", "lineage.py", "progress.py", "runs.py"])
+@pytest.mark.parametrize(
+    "script", ["leaderboard.py", "findings.py", "lineage.py", "progress.py", "runs.py"]
+)
 def test_every_page_renders(app: Any, script: str) -> None:
     page = app.open(script)
     assert not page.exception

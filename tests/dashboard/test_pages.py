@@ -18,7 +18,8 @@ def _row(rows: tuple[LeaderboardRow, ...], **wanted: Any) -> LeaderboardRow:
 
 
 @pytest.mark.parametrize(
-    "script", ["leaderboard.py", "architecture.py", "lineage.py", "progress.py", "runs.py"]
+    "script",
+    ["leaderboard.py", "architecture.py", "findings.py", "lineage.py", "progress.py", "runs.py"],
 )
 def test_every_page_renders_without_an_error(app: Any, script: str) -> None:
     page = app.open(script)

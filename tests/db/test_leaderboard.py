@@ -203,3 +203,28 @@ class Plain:
 
 def facts_of(row: LeaderboardRow) -> tuple[Any, ...]:
     return (row.rung, row.val_bpb, row.tokens_per_s, row.trial_ids, row.parents)
+
+
+def test_a_runs_fitness_comes_before_bits_per_byte_and_none_comes_last(lab: Any) -> None:
+    scored = {name: lab.sound(name) for name in ("low", "fit", "unfit")}
+    for row, val_bpb in zip(scored.values(), (2.0, 2.5, 1.9), strict=True):
+        lab.score(row.id, val_bpb)
+    statistics = [
+        StatisticRow(architecture_id=scored[name].id, rung=0, value=value)
+        for name, value in (("low", 1.0), ("fit", 2.0), ("unfit", None))
+    ]
+    lab.store.replace_statistics(lab.run_id, "fitness", statistics)
+    assert [row.name for row in lab.store.queries.leaderboard(lab.run_id)] == [
+        "fit",
+        "low",
+        "unfit",
+    ]
+
+
+def test_the_interval_of_a_score_is_the_drivers(lab: Any) -> None:
+    row = lab.sound()
+    lab.score(row.id, 2.5)
+    interval = StatisticRow(architecture_id=row.id, rung=0, value=2.5, low=2.4, high=2.6)
+    lab.store.replace_statistics(lab.run_id, "score", [interval])
+    (found,) = lab.store.queries.leaderboard(lab.run_id)
+    assert (found.val_bpb_low, found.val_bpb_high) == (2.4, 2.6)

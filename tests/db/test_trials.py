@@ -205,3 +205,20 @@ def test_a_checkpoint_that_another_trial_shares_is_kept(lab: Any) -> None:
     assert lab.store.blobs.get(digest) == b"the same"
     lab.store.drop_checkpoint(trials[1].id)
     assert not lab.store.blobs.path(digest).exists()
+
+
+def test_a_trial_is_found_with_what_was_measured_and_why_it_was_run(lab: Any) -> None:
+    row = lab.sound()
+    trial = lab.score(row.id, 2.5, purpose="random")
+    lab.score(row.id, 2.4, seed=1, purpose="fresh")
+    found = lab.store.queries.trial_with_metrics(trial.id)
+    assert (found.trial.id, found.trial.purpose) == (trial.id, "random")
+    assert found.metrics["val_bpb"] == 2.5
+    assert lab.store.queries.trial_with_metrics("NOPE") is None
+    assert {score.purpose for score in lab.store.queries.scores(lab.run_id)} == {"random", "fresh"}
+
+
+def test_a_trial_keeps_the_purpose_it_was_queued_for(lab: Any) -> None:
+    row = lab.sound()
+    lab.enqueue(row.id, purpose="random")
+    assert lab.enqueue(row.id, purpose="promoted").purpose == "random"

@@ -1,0 +1,130 @@
+"""A verification is a run whose candidates are the finalists of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linearch.agents.finals import Finals, finals_config
+from linearch.agents.preflight import make_proposer
+from linearch.agents.proposers.finalists import FinalistsProposer
+from linearch.agents.proposers.proposal import Evidence, NothingLeft
+from linearch.config import RunConfig, validate_config
+from linearch.db import Store
+from linearch.errors import ConfigError, StoreError
+from linearch.evaluator.results import GateResult, Judgement, TrialResult
+from linearch.evaluator.tasks import SUITES
+
+PASSED = GateResult(gate="causality", passed=True)
+NOTHING = Evidence(candidates=(), baselines=(), objectives=("val_bpb",))
+SCORES = {
+    "softmax_attention": 2.0,
+    "mamba2": 2.4,
+    "gated_deltanet": 2.5,
+    "poor": 2.9,
+    "good": 2.3,
+    "best": 2.2,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "linearch.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def searched(store: Store) -> str:
+    """A run with three baselines and three candidates, measured on both rungs."""
+    config = RunConfig()
+    run_id = store.create_run(config.model_dump(mode="json"), {}, config.seed)
+    for name, val_bpb in SCORES.items():
+        is_baseline = name not in {"poor", "good", "best"}
+        row = store.add_architecture(
+            run_id,
+            name=name,
+            motivation="because",
+            expectation="less",
+            origin="baseline" if is_baseline else "grammar",
+            source=f"# {name}",
+            source_hash=name,
+            normalised_hash=name,
+            pattern="L",
+            is_reference=name == "softmax_attention",
+        )
+        store.record_judgement(row.id, Judgement(results=(PASSED,), mlp_width=16))
+        for rung, tokens in enumerate(config.ladder.rung_tokens):
+            trial = store.enqueue_trial(
+                run_id,
+                row.id,
+                task="corpus",
+                rung=rung,
+                tokens=tokens,
+                seed=0,
+                learning_rate=3e-3,
+            )
+            epoch = store.start_trial(trial.id)
+            assert epoch is not None
+            result = TrialResult(status="done", metrics={"val_bpb": val_bpb + 1 - rung})
+            assert store.finish_trial(trial.id, epoch, result)
+    return run_id
+
+
+def names(store: Store, config: RunConfig) -> list[str]:
+    return [store.architecture(id_).name for id_ in config.proposer.finalists]
+
+
+def test_the_best_candidates_meet_the_hardest_baseline_from_five_seeds(
+    store: Store, searched: str
+) -> None:
+    config = finals_config(store, Finals(top=2))
+    assert names(store, config) == ["best", "good"]
+    assert config.baselines == ("gated_deltanet", "mamba2", "softmax_attention")
+    assert (config.ladder.elite, config.ladder.elite_seeds + 1) == (2, 5)
+    assert config.ladder.noise_seeds == config.ladder.baseline_seeds == 5
+    assert config.ladder.rung_tokens == RunConfig().ladder.rung_tokens[-1:]
+    assert set(config.recall.tasks) == set(SUITES["slice"])
+
+
+def test_the_models_are_larger(store: Store, searched: str) -> None:
+    before = RunConfig().model
+    after = finals_config(store, Finals(scale=2)).model
+    assert (after.d_model, after.n_heads) == (2 * before.d_model, 2 * before.n_heads)
+    assert 3 < after.param_budget / before.param_budget < 4
+
+
+def test_settings_and_names_are_laid_over(store: Store, searched: str) -> None:
+    rows = store.queries.leaderboard(searched)
+    poor = next(row.id for row in rows if row.name == "poor")
+    settings: dict[str, Any] = {"recall.enabled": False, "baselines": ["gated_deltanet"]}
+    config = finals_config(store, Finals(which=(poor,), settings=settings))
+    assert names(store, config) == ["poor"]
+    assert not config.recall.enabled
+    assert config.baselines == ("gated_deltanet",)
+
+
+def test_a_run_without_a_measured_candidate_has_none_to_verify(store: Store) -> None:
+    store.create_run(RunConfig().model_dump(mode="json"), {}, 0)
+    with pytest.raises(StoreError, match="no measured candidate"):
+        finals_config(store, Finals())
+
+
+def test_each_finalist_is_proposed_once_as_it_was_stored(store: Store, searched: str) -> None:
+    config = finals_config(store, Finals(top=2))
+    proposer = make_proposer(config, store)
+    first = proposer.propose(NOTHING, 0)
+    assert (first.name, first.source, first.origin) == ("best", "# best", "grammar")
+    assert proposer.propose(NOTHING, 1).name == "good"
+    with pytest.raises(NothingLeft):
+        proposer.propose(NOTHING, 2)
+
+
+def test_a_verification_of_nothing_is_refused(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"proposer\.finalists is empty"):
+        FinalistsProposer(store, ())
+    config = validate_config({"proposer": {"kind": "finalists", "finalists": ["NOPE"]}})
+    with pytest.raises(StoreError, match="no architecture 'NOPE'"):
+        make_proposer(config, store)
