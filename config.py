@@ -139,7 +139,9 @@ class GateConfig(Section):
 
 
 class SandboxConfig(Section):
-    """How candidates are contained. `compile` allows the processes that compilers start."""
+    """How candidates are contained. `compile` allows the processes that compilers start: on a GPU
+    kernels are then Triton's, else torch's.
+    """
 
     profile: Literal["strict", "compile"] = "strict"
     allow_unsafe: bool = Field(False, description="start although layers are missing")

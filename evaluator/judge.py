@@ -17,14 +17,15 @@ from .corpus import Corpus, load_corpus
 from .device import limits_on
 from .environment import environment
 from .examination import Examination
+from .kernel_cache import fill, is_shared, kernel_cases
 from .results import Judgement, TrialResult, TrialSpec
 from .sandbox.containment import Containment
-from .sandbox.failures import SandboxFault
+from .sandbox.failures import ChildFailed, SandboxFault
 from .sandbox.supervisor import Sandbox
 from .subject import Convention, Subject
 from .trial import Trial
 
-_GPU_NAME_S = 120.0
+_GPU_FACTS_S = 120.0
 
 
 class Judge:
@@ -39,6 +40,8 @@ class Judge:
         self._config = config
         self._device = device
         self._folder = folder
+        self._kernel_cache = folder / "kernels"
+        self._is_filled = False
         # What is compared here is small: a thread for each of many cores makes it slower.
         torch.set_num_threads(config.workers.threads_per_trial)
         self._private = tempfile.TemporaryDirectory(prefix="linearch-", ignore_cleanup_errors=True)
@@ -47,6 +50,7 @@ class Judge:
             threads=config.workers.threads_per_trial,
             device=device,
             profile=config.sandbox.profile,
+            kernel_cache=self._kernel_cache if is_shared(config, device) else None,
         )
         self._sandbox.start()
 
@@ -116,9 +120,17 @@ class Judge:
         """Why nothing may run here: a machine of a cluster can lack what the driver's has."""
         try:
             refusal = self.containment.refusal
-        except SandboxFault as fault:
+            if refusal is not None and not self._config.sandbox.allow_unsafe:
+                return refusal
+            self._fill_kernel_cache()
+        except (SandboxFault, ChildFailed) as fault:
             return str(fault)
-        return None if self._config.sandbox.allow_unsafe else refusal
+        return None
+
+    def _fill_kernel_cache(self) -> None:
+        if is_shared(self._config, self._device) and not self._is_filled:
+            fill(self._kernel_cache, kernel_cases(self._config), self._gpu["capability"])
+            self._is_filled = True
 
     def _assignment(self, spec: TrialSpec) -> Assignment:
         if spec.task == CORPUS_TASK:
@@ -137,15 +149,17 @@ class Judge:
     def _environment(self) -> dict[str, Any]:
         return environment(
             device=self._device,
-            gpu_name=self._gpu_name() if self._device == "cuda" else None,
+            gpu_name=self._gpu["name"] if self._device == "cuda" else None,
             threads=self._config.workers.threads_per_trial,
             corpus=self._corpus.identity,
             sandbox=self.containment,
         )
 
-    def _gpu_name(self) -> str | None:
-        """The GPU's name, from a child with no candidate in it: CUDA never starts in this one."""
-        limits = limits_on(self._config, self._device, _GPU_NAME_S)
+    @cached_property
+    def _gpu(self) -> dict[str, Any]:
+        """The GPU's name and compute capability, from a child with no candidate in it: CUDA never
+        starts in this process.
+        """
+        limits = limits_on(self._config, self._device, _GPU_FACTS_S)
         with self._sandbox.spawn(limits) as child:
-            name = child.call("device").values["name"]
-        return str(name) if name is not None else None
+            return dict(child.call("device").values)

@@ -56,7 +56,12 @@ def chunk_decay(
     dtype = working_dtype(q, k, v, initial_state)
     fuses = dtype == torch.float32 and value_log_decay is None and scale != 0
     fuses = fuses and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
-    form = choose_form(form, length, fused_on=q.device if fuses else None)
+    form = choose_form(
+        form,
+        length,
+        fused_on=q.device if fuses else None,
+        fused_is_fastest=v.dtype == torch.bfloat16,  # float32 products are no work for its units
+    )
     if log_decay is not None:
         log_decay = _per_value_head(per_token(log_decay.to(dtype), q), heads)
     if bonus is not None:
@@ -65,8 +70,8 @@ def chunk_decay(
         value_log_decay = value_log_decay.to(dtype)
     if initial_state is not None:
         initial_state = initial_state.to(dtype)
-    if form == "triton" and {x.dtype for x in (q, k, v)} == {torch.bfloat16}:
-        dtype = torch.bfloat16
+    if form == "triton" and v.dtype == torch.bfloat16:
+        dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
     q, k = _per_value_head(q.to(dtype), heads), _per_value_head(k.to(dtype), heads)
     v = v.to(dtype)
     if normalise:

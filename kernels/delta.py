@@ -54,14 +54,18 @@ def chunk_delta(
     unfused = _why_not_fused(q, k, v, dtype)
     if form == "triton" and unfused is not None:
         raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
-    form = choose_form(form, k.shape[1], fused_on=q.device if unfused is None else None)
+    form = choose_form(
+        form,
+        k.shape[1],
+        fused_on=q.device if unfused is None else None,
+        fused_is_fastest=v.dtype == torch.bfloat16,  # float32 products are no work for its units
+    )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     beta = beta.to(dtype)
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
     start = None if initial_state is None else initial_state.to(dtype)
-    keys = k if erase_key is None else erase_key
-    if form == "triton" and {x.dtype for x in (q, k, v, keys)} == {torch.bfloat16}:
-        dtype = torch.bfloat16
+    if form == "triton" and v.dtype == torch.bfloat16:
+        dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
     q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     p = None if erase_key is None else erase_key.to(dtype)
     if form == "triton":

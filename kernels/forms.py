@@ -14,8 +14,9 @@ Form = Literal["naive", "chunked", "triton"]
 
 _TRITON_IS_INSTALLED = importlib.util.find_spec("triton") is not None
 
-# A module's variable, which torch.compile can read and guards; a ContextVar breaks its graphs.
+# Module's variables, which torch.compile can read and guards; a ContextVar breaks its graphs.
 _forced: Form | None = None
+_can_compile = True
 
 
 @contextmanager
@@ -32,16 +33,25 @@ def force_form(form: Form) -> Iterator[None]:
         _forced = before
 
 
+def without_compilers() -> None:
+    """From now on a call in this process takes Triton's form only where it asks for it: a kernel
+    that is not in Triton's cache could not be compiled.
+    """
+    global _can_compile
+    _can_compile = False
+
+
 def choose_form(
     requested: Form | None,
     steps: int | None = None,
     *,
     fused_on: torch.device | None = None,
+    fused_is_fastest: bool = True,
 ) -> Form:
-    """The forced form, else the requested one; else chunked, but a recurrence of one step naive.
+    """The forced form, else the requested one; else a naive step for a recurrence of one, Triton's
+    form on a GPU where it is the fastest, and the chunked one.
 
-    fused_on: the tensors' device for a call that has a Triton form, else None. It is taken where it
-    is asked for alone: no contained child has run it yet (docs/kernels.md). Asking for it where
+    fused_on: the tensors' device for a call that has a Triton form, else None. Asking for it where
     there is none is a ValueError.
     """
     fused = fused_on is not None and runs_triton(fused_on)
@@ -54,7 +64,10 @@ def choose_form(
         )
     if requested is not None:
         return _known(requested)
-    return "naive" if steps == 1 else "chunked"
+    if steps == 1:
+        return "naive"
+    unasked = fused and fused_is_fastest and _can_compile
+    return "triton" if unasked and fused_on is not None and fused_on.type == "cuda" else "chunked"
 
 
 def runs_triton(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ...kernels.forms import without_compilers
 from .confinement import Plan, confine
 from .failures import FailureKind
 from .limits import Limits
@@ -32,6 +33,8 @@ def main(channel: socket.socket, data: int | None, limits: Limits, plan: Plan) -
     Says first how it is confined: no candidate has run yet, so that is believed.
     """
     device, confinement = confine(limits, plan, start=lambda: _start(plan.device, limits))
+    if plan.profile == "strict":
+        without_compilers()
     send(channel, {"event": "confined", **asdict(confinement)})
     serve(channel, Workbench(device, data))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..kernel_cache import KERNEL_CACHE
 from .landlock import FileAccess
 from .python_places import package_folders, package_places, standard_library
 from .seccomp import Profile
@@ -77,9 +78,10 @@ def readable_places() -> Places:
     """
     standard = standard_library()
     ours = (str(_PACKAGE / name) for name in _OURS)
+    kernels = os.environ.get(KERNEL_CACHE, "")
     libraries = (*standard.readable, *package_places(), *_system_libraries(), *ours, *_SYSTEM)
     return Places(
-        libraries=_without_private(libraries),
+        libraries=_without_private((*libraries, kernels)),
         tools=_without_private(_tools()),
         listable=(standard.folder, *package_folders()),
         withheld=standard.withheld,

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..kernel_cache import reading_from
 from .artifacts import remove_scratch
 from .containment import CONFINING, Containment, found
 from .failures import ChildFailed, SandboxFault
@@ -60,8 +61,8 @@ class Sandbox:
 
     `folder` must be the sandbox's own: it holds a scratch folder a child, and goes altogether if
     this process is killed. Every method raises SandboxFault when the machinery fails. Not
-    thread-safe: use one in each thread. `without` leaves layers out: only for tests, which show
-    by it what a layer is for.
+    thread-safe: use one in each thread. `kernel_cache`: a folder of compiled kernels that children
+    may read. `without` leaves layers out: only for tests, which show by it what a layer is for.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Sandbox:
         threads: int = 1,
         device: str = "cpu",
         profile: Profile = "strict",
+        kernel_cache: Path | None = None,
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._folder = folder.absolute()
         self._threads = threads
         self._device = device
         self._profile = profile
+        self._kernel_cache = kernel_cache
         self._without = without
         self._containment: Containment | None = None
         self._layers: frozenset[str] = frozenset()
@@ -269,7 +272,9 @@ class Sandbox:
         threads = str(self._threads)
         home = str(self._folder)
         taken_over = (*_TAKEN_OVER, *(("PATH",) if self._profile == "compile" else ()))
+        cache = {} if self._kernel_cache is None else reading_from(self._kernel_cache)
         return {
+            **cache,
             **{name: os.environ[name] for name in taken_over if name in os.environ},
             "HOME": home,
             "TMPDIR": home,

@@ -55,7 +55,7 @@ class Workbench:
         values = request.values
         match values["op"]:
             case "device":  # asked before a candidate is loaded, so believed
-                return {"name": _device_name(self._device)}, {}
+                return _facts(self._device), {}
             case "load":
                 self._mixer_class = _LOADERS[values["convention"]](values["source"], _MODULE_NAME)
                 return {}, {}
@@ -136,8 +136,11 @@ class Workbench:
         return self._model
 
 
-def _device_name(device: torch.device) -> str | None:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+def _facts(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"name": None, "capability": None}
+    major, minor = torch.cuda.get_device_capability(device)
+    return {"name": torch.cuda.get_device_name(device), "capability": 10 * major + minor}
 
 
 def _arguments(values: Mapping[str, Any]) -> dict[str, Any]:

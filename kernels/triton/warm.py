@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes.util
 import multiprocessing
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +23,10 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
-_DIMS = (32, 64, 128)  # K = V
-_DTYPES = (torch.bfloat16, torch.float32)
+Dims = tuple[int, int]  # K, V
+
+DIMS: tuple[Dims, ...] = ((32, 32), (64, 64), (128, 128))
+DTYPES = (torch.bfloat16, torch.float32)
 _LENGTHS = (128, 512)  # one segment, and several
 _GATES = (None, "scalar", "channel")
 # Operation, gates, and widths, each of which stands for all that need the same tile.
@@ -35,17 +39,19 @@ _LAYERS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One operation's kernels, forward and backward. dim: K = V, channels, or words."""
+    """One operation's kernels, forward and backward. dim: K, channels, or words; value_dim: V."""
 
     operation: str
     gate: str | None
     dim: int
+    value_dim: int
     dtype: torch.dtype
     length: int
 
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.operation} {self.gate or 'none'}, {self.dim}, {dtype}, T {self.length}"
+        dims = f"{self.dim}" if self.dim == self.value_dim else f"{self.dim}x{self.value_dim}"
+        return f"{self.operation} {self.gate or 'none'}, {dims}, {dtype}, T {self.length}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,28 +64,37 @@ class Warmed:
     failure: str | None
 
 
-def cases() -> list[Case]:
+def cases(
+    dims: Sequence[Dims] = DIMS,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    layer_dtypes: Sequence[torch.dtype] = DTYPES,
+) -> list[Case]:
+    """Recurrences with heads of `dims` in `dtypes`, and the layers around them."""
     recurrences = [
-        Case(operation=operation, gate=gate, dim=dim, dtype=dtype, length=length)
-        for operation, dim, dtype, gate, length in product(
-            ("decay", "delta"), _DIMS, _DTYPES, _GATES, _LENGTHS
+        Case(operation=operation, gate=gate, dim=k, value_dim=v, dtype=dtype, length=length)
+        for operation, (k, v), dtype, gate, length in product(
+            ("decay", "delta"), dims, dtypes, _GATES, _LENGTHS
         )
         if operation == "decay" or length == _LENGTHS[0]
     ]
     layers = [
-        Case(operation=operation, gate=gate, dim=dim, dtype=dtype, length=_LENGTHS[0])
-        for dtype in _DTYPES
-        for operation, gates, dims in _LAYERS
-        for gate, dim in product(gates, dims)
+        Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=_LENGTHS[0])
+        for dtype in layer_dtypes
+        for name, gates, sizes in _LAYERS
+        for gate, n in product(gates, sizes)
     ]
     return recurrences + layers
 
 
-def warm(arch: int, jobs: int, chosen: list[Case]) -> Iterator[Warmed]:
-    """Cases as they are done. arch: a compute capability such as 90; jobs: processes at once."""
+def warm(
+    arch: int, jobs: int, chosen: Sequence[Case], folder: Path | None = None
+) -> Iterator[Warmed]:
+    """Cases as they are done. arch: a compute capability such as 90; jobs: processes at once;
+    folder: the cache to fill, TRITON_CACHE_DIR if None.
+    """
     spawned = multiprocessing.get_context("spawn")  # a fork would inherit a driver already found
     with ProcessPoolExecutor(
-        jobs, mp_context=spawned, initializer=_compile_instead_of_launching, initargs=(arch,)
+        jobs, mp_context=spawned, initializer=_compile_instead_of_launching, initargs=(arch, folder)
     ) as pool:
         for done in as_completed([pool.submit(_compiled, case) for case in chosen]):
             yield done.result()
@@ -104,7 +119,9 @@ class _Target:
 _seen: dict[str, Any] = {}  # compiled kernels of this process by hash
 
 
-def _compile_instead_of_launching(arch: int) -> None:
+def _compile_instead_of_launching(arch: int, folder: Path | None) -> None:
+    if folder is not None:
+        os.environ["TRITON_CACHE_DIR"] = str(folder)
     torch.set_num_threads(1)
     triton.runtime.driver.set_active(_Target(arch))
 
@@ -147,10 +164,11 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool) -> None:
     from .delta import delta_fused
 
     rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
-    q, k, v = (leaf(*rows, case.dim, dtype=case.dtype) for _ in range(3))
+    q, k = (leaf(*rows, case.dim, dtype=case.dtype) for _ in range(2))
+    v = leaf(*rows, case.value_dim, dtype=case.dtype)
     shapes = {"scalar": rows, "channel": (*rows, case.dim)}
     gate = None if case.gate is None else leaf(*shapes[case.gate])
-    start = leaf(2, 2, case.dim, case.dim) if with_state else None
+    start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
         o, state = decay_fused(q, k, v, gate, None, start, 1.0)
     else:

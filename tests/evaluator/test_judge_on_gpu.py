@@ -25,22 +25,26 @@ MakeSource = Callable[..., str]
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(scope="module")
-def gpu_config(text_file: Path) -> RunConfig:
-    """Two heads of 64 and sequences of 256: the shapes that kernels are written for."""
+@pytest.fixture(scope="module", params=["strict", "compile"])
+def gpu_config(text_file: Path, request: pytest.FixtureRequest) -> RunConfig:
+    """Two heads of 64 and sequences of 256: the shapes that kernels are written for. In the profile
+    `compile` they are Triton's.
+    """
     return RunConfig(
         model=ModelConfig(d_model=128, n_heads=2, param_budget=400_000),
         data=DataConfig(corpus=str(text_file), seq_len=256, val_windows=8),
         training=TrainingConfig(batch_size=8, warmup_steps=4, precision="bf16"),
         gates=GateConfig(deadline_s=120),
-        sandbox=SandboxConfig(profile="strict"),
+        sandbox=SandboxConfig(profile=request.param),
         workers=WorkerConfig(memory_limit_mib=16_384, trial_deadline_s=180, trials_at_once=1),
     )
 
 
 @pytest.fixture(scope="module")
 def gpu_judge(gpu_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
-    with Judge(gpu_config, device="cuda", folder=tmp_path_factory.mktemp("run")) as judge:
+    """Its folder is kept from session to session, for the kernels compiled in it."""
+    folder = tmp_path_factory.getbasetemp().parent / "linearch-judge"
+    with Judge(gpu_config, device="cuda", folder=folder) as judge:
         yield judge
 
 
@@ -92,7 +96,7 @@ def gpu_spec(gpu_judge: Judge) -> TrialSpec:
 
 
 def test_a_sandboxed_child_trains_on_the_gpu_and_is_scored(
-    gpu_judge: Judge, gpu_spec: TrialSpec
+    gpu_judge: Judge, gpu_spec: TrialSpec, gpu_config: RunConfig
 ) -> None:
     result = gpu_judge.run_trial(gpu_spec)
     assert (result.status, result.reason) == ("done", None)
@@ -101,7 +105,7 @@ def test_a_sandboxed_child_trains_on_the_gpu_and_is_scored(
     assert (result.metrics["peak_memory_bytes"] or 0) > 0
     assert all(gate.passed for gate in result.gates)
     assert {gate.stage for gate in result.gates} == {"trained"}
-    assert result.environment["sandbox"]["profile"] == "strict"
+    assert result.environment["sandbox"]["profile"] == gpu_config.sandbox.profile
 
 
 def test_training_before_the_data_are_served_does_not_shorten_the_time_billed(

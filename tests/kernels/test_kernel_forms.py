@@ -1,11 +1,13 @@
-"""Which form runs: one token alone is a naive step, else chunked, unless asked or forced."""
+"""Which form runs: one token alone is a naive step, else Triton's on a GPU and chunked elsewhere,
+unless asked or forced.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from linearch.kernels import chunk_decay
+from linearch.kernels import chunk_decay, forms
 from linearch.kernels.forms import choose_form, force_form
 
 
@@ -13,6 +15,29 @@ def test_one_token_runs_as_one_naive_step() -> None:
     assert choose_form(None, steps=1) == "naive"
     assert choose_form(None, steps=2) == "chunked"
     assert choose_form("chunked", steps=1) == "chunked"
+
+
+def test_triton_is_taken_unasked_on_a_gpu_alone_and_where_it_is_the_fastest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forms, "runs_triton", lambda device: True)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert choose_form(None, steps=2, fused_on=gpu) == "triton"
+    assert choose_form(None, steps=1, fused_on=gpu) == "naive"
+    assert choose_form(None, steps=2, fused_on=cpu) == "chunked"
+    assert choose_form(None, steps=2, fused_on=gpu, fused_is_fastest=False) == "chunked"
+    assert choose_form("triton", steps=2, fused_on=gpu, fused_is_fastest=False) == "triton"
+
+
+def test_a_process_without_compilers_takes_triton_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forms, "runs_triton", lambda device: True)
+    monkeypatch.setattr(forms, "_can_compile", True)  # put back at the end
+    gpu = torch.device("cuda")
+    forms.without_compilers()
+    assert choose_form(None, steps=2, fused_on=gpu) == "chunked"
+    assert choose_form("triton", steps=2, fused_on=gpu) == "triton"
 
 
 def test_a_forced_form_overrides_every_request_inside() -> None:

@@ -1,0 +1,87 @@
+"""The compiled kernels that candidates' processes on a GPU share, and may only read.
+
+Compiling takes a second to half a minute a kernel, and a candidate has half a dozen processes. So
+trusted code compiles what heads of a run's size need, once a machine; what a candidate needs beside
+it, it compiles for itself in each process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import RunConfig
+
+if TYPE_CHECKING:
+    from ..kernels.triton.warm import Case
+
+KERNEL_CACHE = "LINEARCH_KERNEL_CACHE"  # in a child's environment: the folder
+
+_SOURCES = Path(__file__).parents[1] / "kernels" / "triton"
+_MANAGER = "linearch.kernels.triton.shared_cache:SharedCache"
+
+
+def is_shared(config: RunConfig, device: str) -> bool:
+    """Whether children take Triton's form unasked: those that may compile what is missing."""
+    return device == "cuda" and config.sandbox.profile == "compile"
+
+
+def reading_from(folder: Path) -> dict[str, str]:
+    """The environment of a process whose Triton reads `folder` and writes elsewhere."""
+    return {KERNEL_CACHE: str(folder), "TRITON_CACHE_MANAGER": _MANAGER}
+
+
+def kernel_cases(config: RunConfig) -> list[Case]:
+    """What a run's baselines and most of its candidates launch.
+
+    K and V of a head: its width, half of it and twice as much, as the grammar and the baselines
+    have them, and one more for a normaliser.
+    """
+    import torch
+
+    from ..kernels.triton.warm import cases  # Triton, which CPU-only machines may lack
+
+    width = config.model.d_model // config.model.n_heads
+    dims = [*product((width, width // 2), (width, 2 * width)), (width, width + 1)]
+    dtypes = [torch.bfloat16] if config.training.precision == "bf16" else []
+    return cases(dims, dtypes, [*dtypes, torch.float32])
+
+
+def fill(folder: Path, chosen: Sequence[Case], capability: int) -> None:
+    """Compiles what is not there for a GPU of this compute capability (90 for 9.0).
+
+    Several processes may ask at once: one compiles, on every core, and the others wait. A kernel
+    that cannot be compiled is left to the candidates that need it.
+    """
+    from ..kernels.triton.warm import warm
+
+    done = folder / f"filled-{_identity(chosen, capability)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        if not done.exists():
+            for _ in warm(capability, os.cpu_count() or 1, chosen, folder):
+                pass
+            done.touch()
+
+
+def _identity(chosen: Sequence[Case], capability: int) -> str:
+    """Of what would be compiled, by what, and from which source."""
+    said = repr((metadata.version("triton"), capability, [str(case) for case in chosen]))
+    digest = hashlib.sha256(said.encode())
+    for path in sorted(_SOURCES.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, by a death too
+        yield
