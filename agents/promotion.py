@@ -22,7 +22,7 @@ def promoted(board: Board, rung: int, ladder: LadderConfig) -> set[str]:
     """
     if ladder.pruner == "asha":
         return best_fraction(board, rung, ladder.promote_fraction)
-    from .pruners import kept_by_pruner  # Optuna takes a second to import
+    from .studies.pruners import kept_by_pruner  # Optuna takes a second to import
 
     return kept_by_pruner(board, rung, ladder)
 

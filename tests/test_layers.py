@@ -30,7 +30,7 @@ SINGLE_ENTRY = {
     "openai": "agents/llm/client.py",
     "streamlit": "dashboard/",
     "plotly": "dashboard/",
-    "optuna": "agents/proposers/",
+    "optuna": "agents/studies/",
     "sqlalchemy": "db/",
     "alembic": "db/",
     "typer": "",  # root modules

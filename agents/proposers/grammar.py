@@ -23,8 +23,8 @@ from ...search_space.grammar import (
     render,
 )
 from ..selection import choose_parents
+from ..studies.steering import steered_genome
 from .proposal import Evidence, Measured, ParentKind, Proposal
-from .steering import steered_genome
 
 START_FAMILIES = 6
 _SHARES = {"steer": 0.6, "mutate": 0.2, "cross": 0.2}

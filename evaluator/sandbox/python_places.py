@@ -107,9 +107,9 @@ def _held_out_apart() -> list[str]:
 
             os.write(sending, json.dumps(sorted(held_out_modules())).encode())
             status = 0
-        except BaseException:
-            traceback.print_exc()
         finally:
+            if status:
+                traceback.print_exc()
             os._exit(status)
     os.close(sending)
     with os.fdopen(receiving) as answer:

@@ -14,8 +14,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from ...search_space.grammar import GENES, Genome, Space, Value
-from ..quiet_optuna import quiet_optuna
-from .proposal import Measured
+from ..proposers.proposal import Measured
+from .quiet import quiet_optuna
 
 _STARTUP_TRIALS = 6  # below it the sampler draws uniformly
 _DRAWS = 8  # of which the best is taken; the default of 24 repeats itself where choices are few

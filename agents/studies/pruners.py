@@ -13,10 +13,10 @@ from functools import lru_cache
 
 import optuna
 
-from ..config import LadderConfig
-from .board import Board, Candidate
-from .promotion import finishers
-from .quiet_optuna import quiet_optuna
+from ...config import LadderConfig
+from ..board import Board, Candidate
+from ..promotion import finishers
+from .quiet import quiet_optuna
 
 _STUDY = "ladder"  # Hyperband draws brackets from the name and a trial's number
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)

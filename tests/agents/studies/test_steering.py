@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from linearch.agents.proposers.proposal import Measured
-from linearch.agents.proposers.steering import steered_genome
+from linearch.agents.studies.steering import steered_genome
 from linearch.search_space.grammar import Genome, Space
 
 SPACE = Space(n_layers=2)
