@@ -123,6 +123,52 @@ def replay(
 
 
 @app.command()
+def verify(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Whose best; the newest run if left out.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="ID", help="These instead of the best; may be repeated."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each.")] = 5,
+    scale: Annotated[int, typer.Option(min=1, help="Models so many times as wide.")] = 2,
+    suite: Annotated[Literal["slice", "full"], typer.Option(help="The tasks they get.")] = "slice",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.SUB=VALUE", help="One setting; may be repeated."),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train finalists again: larger, from several seeds, on more tasks and a shard not seen yet.
+
+    A run of its own, which launch-search --resume continues. Exit codes are launch-search's.
+    """
+    from .agents.finals import Finals, run_finals
+    from .config import parse_setting
+    from .progress import progress_for
+    from .tables import print_outcome, terminal
+
+    wanted = Finals(
+        run=run,
+        which=tuple(only or ()),
+        store=store,
+        top=top,
+        seeds=seeds,
+        scale=scale,
+        suite=suite,
+        settings=dict(parse_setting(pair) for pair in settings or ()),
+    )
+    console = terminal(stderr=as_json)
+    with progress_for(console, plain=as_json) as observer:
+        outcome = run_finals(wanted, observer)
+    print_outcome(outcome, console, as_json=as_json)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
 def export(
     which: Which,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write into.")],

@@ -48,6 +48,9 @@ class DataConfig(Section):
     text_field: str = Field("text", description="the field of a JSONL row that holds its text")
     seq_len: int = Field(128, ge=8)
     val_windows: int = Field(384, ge=8, description="held-out windows of seq_len that are scored")
+    test_windows: int = Field(
+        0, ge=0, description="windows of the test shard; only a verification opens it"
+    )
 
 
 class TrainingConfig(Section):

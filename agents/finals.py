@@ -68,6 +68,7 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
         "elite": len(finalists),
         "elite_seeds": max(1, wanted.seeds - 1),
     }
+    table["data"]["test_windows"] = found.data.val_windows
     table["recall"] |= {"enabled": True, "tasks": SUITES[wanted.suite]}
     table["proposer"] |= {"kind": "finalists", "finalists": finalists}
     table["budget"] = {"max_candidates": len(finalists)}

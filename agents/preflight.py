@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import RunConfig
 from ..db import Store
 from ..errors import ConfigError, PreflightError
-from ..evaluator.corpus import load_corpus, validation_windows
+from ..evaluator.corpus import load_corpus, shard_windows, validation_windows
 from ..evaluator.sandbox.containment import probe_containment
 from ..evaluator.tasks import check_tasks
 from .fitness import check_fitness
@@ -124,6 +124,8 @@ def _check_corpus(config: RunConfig) -> None:
             f"{_MOST_PASSES} measure memory: use more text, or lower ladder.rung_tokens."
         )
     validation_windows(corpus, config.data.seq_len, config.data.val_windows)
+    if config.data.test_windows:
+        shard_windows(corpus, config.data.seq_len, config.data.test_windows)
 
 
 def _has_cuda() -> bool:

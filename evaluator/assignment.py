@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 
 from ..config import RunConfig
 from ..errors import ConfigError
 from .batches import write_windows
-from .corpus import Corpus, validation_windows
+from .corpus import Corpus, shard_windows, validation_windows
 from .recipe import Recipe, make_recipe
 from .results import TrialSpec
 from .scoring import HeldOut
@@ -31,7 +32,7 @@ class Assignment:
 
     It stays empty until `serve(first step)` fills it with what the steps from there on train on:
     nothing can be trained before the clock starts. `longer` are rows of a task at other lengths
-    than it is trained at, by length; they are scored apart.
+    than it is trained at, by length; they are scored apart, as is the `shard` of the corpus.
     """
 
     model: dict[str, Any]
@@ -42,17 +43,18 @@ class Assignment:
     held_out: HeldOut
     expected_params: int
     longer: Mapping[int, HeldOut] = field(default_factory=dict)
+    shard: HeldOut | None = None
 
 
 def corpus_assignment(
     spec: TrialSpec, config: RunConfig, corpus: Corpus, folder: Path
 ) -> Assignment:
-    """Language modelling on the training bytes, scored on windows of the validation bytes.
+    """Language modelling on the training bytes, scored on windows of the validation bytes, and of
+    the test shard where the configuration opens it.
 
     `folder` gets the windows of the training bytes that this trial's steps see.
     """
-    windows = validation_windows(corpus, config.data.seq_len, config.data.val_windows)
-    held_out = torch.from_numpy(windows).long()  # [N, T + 1]
+    length, n_shard = config.data.seq_len, config.data.test_windows
     recipe = make_recipe(
         config.training,
         tokens=spec.tokens,
@@ -68,8 +70,9 @@ def corpus_assignment(
         data=data,
         data_kind="uint8",
         serve=lambda first: write_windows(corpus.train_path, "uint8", recipe, first, data),
-        held_out=HeldOut(inputs=held_out[:, :-1], labels=held_out[:, 1:]),
+        held_out=_next_bytes(validation_windows(corpus, length, config.data.val_windows)),
         expected_params=config.model.param_budget,
+        shard=_next_bytes(shard_windows(corpus, length, n_shard)) if n_shard else None,
     )
 
 
@@ -126,6 +129,12 @@ def model_sizes(config: RunConfig, pattern: str, mlp_width: int) -> dict[str, An
         "pattern": pattern,
         "window": model.window,
     }
+
+
+def _next_bytes(windows: NDArray[np.uint8]) -> HeldOut:
+    """windows: [N, T + 1]."""
+    tokens = torch.from_numpy(windows).long()
+    return HeldOut(inputs=tokens[:, :-1], labels=tokens[:, 1:])
 
 
 def _empty(path: Path) -> Path:

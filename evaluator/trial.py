@@ -154,6 +154,7 @@ class Trial:
             "train_cost_ratio": self._cost_ratio(trained, scored),
             **_task_metrics(self._spec.task, scored),
             **self._longer_metrics(weights, trained.weights),
+            **self._shard_metrics(weights, trained.weights),
         }
         return {
             "status": "done",
@@ -170,6 +171,13 @@ class Trial:
             scored = score(lambda: self._scoring_child(stored), rows, weights, self._precision)
             metrics[f"recall_{self._spec.task}@{length}"] = scored.n_correct / scored.n_labels
         return metrics
+
+    def _shard_metrics(self, weights: Mapping[str, Tensor], stored: bytes) -> dict[str, float]:
+        shard = self._assignment.shard
+        if shard is None:
+            return {}
+        scored = score(lambda: self._scoring_child(stored), shard, weights, self._precision)
+        return {"test_bpb": _bits_per_byte(scored)}
 
     def _alarm(self, metrics: Mapping[str, float | None], trained: _Trained) -> str | None:
         val_bpb = metrics.get("val_bpb")
@@ -303,5 +311,9 @@ class Trial:
 def _task_metrics(task: str, scored: Score) -> dict[str, float]:
     """Bits per byte, where a label is a byte; or the share of answers that are right."""
     if task == CORPUS_TASK:
-        return {"val_bpb": scored.nats / (math.log(2) * scored.n_labels)}
+        return {"val_bpb": _bits_per_byte(scored)}
     return {f"recall_{task}": scored.n_correct / scored.n_labels}
+
+
+def _bits_per_byte(scored: Score) -> float:
+    return scored.nats / (math.log(2) * scored.n_labels)

@@ -87,6 +87,7 @@ def test_the_best_candidates_meet_the_hardest_baseline_from_five_seeds(
     assert config.ladder.noise_seeds == config.ladder.baseline_seeds == 5
     assert config.ladder.rung_tokens == RunConfig().ladder.rung_tokens[-1:]
     assert set(config.recall.tasks) == set(SUITES["slice"])
+    assert config.data.test_windows == RunConfig().data.val_windows
 
 
 def test_the_models_are_larger(store: Store, searched: str) -> None:

@@ -157,6 +157,17 @@ def test_a_longer_rung_goes_on_from_a_shorter_ones_checkpoint(
     assert trained == pytest.approx((40 - 16) * _STEP_TOKENS)
 
 
+def test_the_test_shard_is_scored_only_where_it_is_opened(
+    judge: Judge, spec: TrialSpec, config: RunConfig, tmp_path: Path
+) -> None:
+    assert "test_bpb" not in judge.run_trial(spec).metrics
+    opened = config.model_copy(update={"data": config.data.model_copy(update={"test_windows": 16})})
+    with Judge(opened, device="cpu", folder=tmp_path) as finals:
+        metrics = finals.run_trial(spec).metrics
+    assert metrics["test_bpb"] == pytest.approx(metrics["val_bpb"], abs=0.5)
+    assert metrics["test_bpb"] != metrics["val_bpb"]
+
+
 def test_recall_is_trained_and_scored_at_its_own_sizes(judge: Judge, spec: TrialSpec) -> None:
     result = judge.run_trial(replace(spec, task="mqar", tokens=10 * 8 * 32))
     assert (result.status, result.reason) == ("done", None)
