@@ -58,6 +58,9 @@ class TrainingConfig(Section):
 
     batch_size: int = Field(8, ge=1)
     learning_rates: tuple[float, ...] = Field((3e-3,), min_length=1)
+    widen_rates: int = Field(
+        2, ge=0, description="rates added to a grid of several while the best is at its edge"
+    )
     warmup_steps: int = Field(16, ge=0)
     cooldown_fraction: float = Field(
         0.2, ge=0, lt=1, description="share of a rung's tokens in which the rate falls to zero"

@@ -48,6 +48,8 @@ def _work(config: RunConfig) -> dict[str, int | None]:
     if config.budget.max_candidates is None:
         return {"n_trials_at_most": None, "tokens_at_most": None}
     ladder, n_rates = config.ladder, len(config.training.learning_rates)
+    if n_rates > 1:
+        n_rates += config.training.widen_rates
     climbers = config.budget.max_candidates + len(config.baselines)
     repeats = ladder.noise_seeds - 1 + (len(config.baselines) - 1) * (ladder.baseline_seeds - 1)
     if ladder.elite:

@@ -16,6 +16,7 @@ from ..db import TrialPurpose
 from .board import Board, Candidate, Trial, TrialKey
 from .elite import open_fresh_seeds
 from .promotion import drawn, promoted
+from .rates import is_grid_complete, rates_of
 
 _Climbers = dict[tuple[str, int], TrialPurpose]  # by candidate and the rung it may climb to
 
@@ -94,10 +95,10 @@ def _first_climb(candidate: Candidate, config: RunConfig, climbers: _Climbers) -
     rank = _BASELINE if candidate.is_baseline else _CANDIDATE
     for rung, tokens in enumerate(config.ladder.rung_tokens):
         purpose: TrialPurpose | None = "baseline" if candidate.is_baseline else "entry"
-        rates = config.training.learning_rates
+        rates = rates_of(candidate, config)
         if rung > 0:
             below = candidate.best(rung - 1, config.seed)
-            if below is None or (rung == 1 and not _is_grid_complete(candidate, config)):
+            if below is None or (rung == 1 and not is_grid_complete(candidate, config)):
                 return
             rates = (below.key.learning_rate,)
             if not candidate.is_baseline:
@@ -119,7 +120,7 @@ def _repeat(
 ) -> Iterator[Wanted]:
     """The trials of another seed, at the rate that was best for the first one."""
     first = candidate.best(0, config.seed)
-    if first is None or not _is_grid_complete(candidate, config):
+    if first is None or not is_grid_complete(candidate, config):
         return
     for rung, tokens in enumerate(config.ladder.rung_tokens):
         if rung > 0 and candidate.best(rung - 1, seed) is None:
@@ -133,14 +134,6 @@ def _fresh(board: Board, config: RunConfig) -> Iterator[Wanted]:
     for place, (candidate, seed) in enumerate(open_fresh_seeds(board, config)):
         priority = (_CLOSING, float(place))
         yield from _repeat(candidate, config, seed=seed, purpose="fresh", priority=priority)
-
-
-def _is_grid_complete(candidate: Candidate, config: RunConfig) -> bool:
-    """Whether every rate of rung 0 has ended, so that the best of them is known."""
-    rates = config.training.learning_rates
-    keys = (TrialKey(task="corpus", rung=0, seed=config.seed, learning_rate=rate) for rate in rates)
-    trials = [candidate.trials.get(key) for key in keys]
-    return all(trial is not None and trial.state in {"done", "failed"} for trial in trials)
 
 
 def _probes(candidate: Candidate, config: RunConfig) -> Iterator[Wanted]:

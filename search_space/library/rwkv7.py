@@ -54,17 +54,17 @@ class Mixer(nn.Module):
         erase_key = l2_normalise(split_heads(k * self.erase_scale, self.n_heads).float())
         k = k * (1 + (rate - 1) * self.write_share)
         r, k, v, rate, log_decay = (
-            split_heads(t.float(), self.n_heads) for t in (r, k, v, rate, log_decay)
+            split_heads(t, self.n_heads) for t in (r, k, v, rate, log_decay)
         )
 
-        nothing = torch.zeros_like(k)
+        reading = erase_key * (-log_decay).exp()
         o, memory = chunk_delta(
             r,
             torch.stack([rate * erase_key, k], dim=2).flatten(1, 2),  # [B, 2T, H, K]
-            torch.stack([nothing, v], dim=2).flatten(1, 2),
+            torch.stack([torch.zeros_like(v), v], dim=2).flatten(1, 2),
             k.new_ones(k.shape[0], 2 * k.shape[1], self.n_heads),
             log_decay,
-            erase_key=torch.stack([erase_key * (-log_decay).exp(), nothing], dim=2).flatten(1, 2),
+            erase_key=torch.stack([reading, torch.zeros_like(reading)], dim=2).flatten(1, 2),
             initial_state=None if state is None else state["memory"],
         )
 
