@@ -51,7 +51,7 @@ def chunk_delta(
     """
     _check_delta(q, k, v, beta, log_decay, erase_key, initial_state)
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = _why_not_fused(q, k, v, dtype)
+    unfused = _why_not_fused(q, v, dtype)
     if form == "triton" and unfused is not None:
         raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
     form = choose_form(form, k.shape[1], fused_on=q.device if unfused is None else None)
@@ -103,13 +103,10 @@ def chunk_oja(
     return o.to(out_dtype), state
 
 
-def _why_not_fused(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
+def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
     """What of a call the Triton form does not take, or None."""
     if dtype == torch.float64:
         return "the Triton form takes bfloat16 and float32, and an argument is float64"
-    steps = k.shape[1] // q.shape[1]
-    if steps > 1:
-        return f"the Triton form takes one step a token, and k has {steps}"
     for name, dim in (("K", q.shape[-1]), ("V", v.shape[-1])):
         if dim > LARGEST_FUSED_DIM:
             return f"the Triton form takes {name} up to {LARGEST_FUSED_DIM}, and {name} is {dim}"
