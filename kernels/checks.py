@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -87,6 +88,30 @@ class Arguments:
                 f"{self.sizes[of]} as in {whose}"
             )
         return ratio
+
+    def boundaries(self, name: str, x: Tensor) -> list[int]:
+        """Check where sequences packed into axes B = 1 and T begin and end; B is then their number.
+
+        Unlike other tensors these may be on the CPU, since their values are read.
+        """
+        if not isinstance(x, Tensor) or x.device.type != "cpu":
+            self.placed(name, x)
+        if x.dtype not in (torch.int32, torch.int64) or x.dim() != 1 or len(x) < 2:
+            had = f"dtype {x.dtype} and shape {list(x.shape)}"
+            raise self.error(f"{name} has {had}; wanted int32 or int64 [N + 1]")
+        batch, length = self.sizes["B"], self.sizes["T"]
+        if batch != 1:
+            raise self.error(f"{self._fixed_by['B']} has B = {batch}; wanted 1 beside {name}")
+        bounds: list[int] = x.tolist()
+        if (bounds[0], bounds[-1]) != (0, length):
+            ends = f"{bounds[0]} to {bounds[-1]}"
+            wanted = f"0 to T = {length} as in {self._fixed_by['T']}"
+            raise self.error(f"{name} goes from {ends}; wanted {wanted}")
+        for start, end in pairwise(bounds):
+            if end < start:
+                raise self.error(f"{name} falls from {start} to {end}; wanted bounds in order")
+        self.fix("B", len(bounds) - 1, name)
+        return bounds
 
     def log_decay_values(self, name: str, x: Tensor | None) -> None:
         """Under LINEARCH_DEBUG=1, refuse a log decay above 0 or a NaN."""

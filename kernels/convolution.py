@@ -16,6 +16,7 @@ from .checks import Arguments
 from .chunked.convolution import convolution_shifts
 from .forms import Form, choose_form
 from .naive.convolution import convolution_loop
+from .packing import Packing
 from .precision import working_dtype
 
 
@@ -26,12 +27,14 @@ def short_convolution(
     bias: Tensor | None = None,
     activation: Literal["silu"] | None = None,
     initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     form: Form | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Causal, depthwise: each channel is its own convolution.
 
     x: [B, T, D]; weight: [D, W], the last column for a token itself; bias: [D];
     initial_state: the W - 1 inputs before x, [B, W - 1, D], zeros if None.
+    cu_seqlens: [N + 1], where N sequences packed into B = 1 begin and end; states have N rows.
 
     Returns y [B, T, D] and the last W - 1 inputs, both in x's dtype. ValueError for arguments that
     do not fit each other.
@@ -42,12 +45,19 @@ def short_convolution(
     check.optional("bias", bias, "D")
     earlier = weight.shape[1] - 1
     check.fix("W-1", earlier, "weight")
+    packing = None if cu_seqlens is None else Packing.of(check, cu_seqlens, x.device)
     check.optional("initial_state", initial_state, "B W-1 D")
     if activation not in (None, "silu"):
         raise check.error(f"activation is {activation!r}; wanted 'silu' or None")
     if initial_state is None:
-        initial_state = x.new_zeros(x.shape[0], earlier, x.shape[2])
+        initial_state = x.new_zeros(check.sizes["B"], earlier, x.shape[2])
     initial_state = initial_state.to(x.dtype)
+    if packing is not None:
+        x = packing.unpack(x)
+        y, _ = short_convolution(
+            x, weight, bias=bias, activation=activation, initial_state=initial_state, form=form
+        )
+        return packing.pack(y), packing.last(torch.cat((initial_state, x), dim=1), earlier)
     state = _last_inputs(initial_state, x)
     dtype = working_dtype(x, weight)
     fused_on = x.device if dtype == torch.float32 else None

@@ -16,6 +16,7 @@ from .checks import Arguments
 from .chunked.decay import decay_chunks
 from .forms import Form, choose_form
 from .naive.decay import decay_loop
+from .packing import Packing
 from .precision import without_autocast, working_dtype
 
 LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
@@ -34,6 +35,7 @@ def chunk_decay(
     normalise: bool = False,
     scale: float | None = None,
     initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     form: Form | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Read q against the decayed sum of k v^T.
@@ -46,11 +48,28 @@ def chunk_decay(
     normalise: divide o_t by q_t . z_t, z the decayed sum of k (a divisor nearer to 0 than 1e-6
     counts as 1e-6). The state then has V + 1 columns, z the last.
     scale: of q, K**-0.5 if None. initial_state: [B, HV, K, V].
+    cu_seqlens: [N + 1], where N sequences packed into B = 1 begin and end; states have N rows.
 
     Returns o [B, T, HV, V] in v's dtype and the final state [B, HV, K, V] in float32 (float64 for
     float64 inputs). ValueError for arguments that do not fit each other.
     """
-    _check(q, k, v, log_decay, value_log_decay, bonus, normalise, initial_state)
+    packing = _check(
+        q, k, v, log_decay, value_log_decay, bonus, normalise, initial_state, cu_seqlens
+    )
+    if packing is not None:
+        o, state = chunk_decay(
+            packing.unpack(q),
+            packing.unpack(k),
+            packing.unpack(v),
+            packing.unpack(None if log_decay is None else per_token(log_decay, q)),
+            value_log_decay=packing.unpack(value_log_decay),
+            bonus=bonus,
+            normalise=normalise,
+            scale=scale,
+            initial_state=initial_state,
+            form=form,
+        )
+        return packing.pack(o), state
     out_dtype, heads, length = v.dtype, v.shape[2], q.shape[1]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = working_dtype(q, k, v, initial_state)
@@ -114,7 +133,8 @@ def _check(
     bonus: Tensor | None,
     normalise: bool,
     initial_state: Tensor | None,
-) -> None:
+    cu_seqlens: Tensor | None,
+) -> Packing | None:
     check = Arguments("chunk_decay")
     check.tensor("q", q, "B T H K")
     check.tensor("k", k, "B T H K")
@@ -123,8 +143,10 @@ def _check(
     check.one_of("log_decay", log_decay, ("H|HV", "B T H|HV", "B T H|HV K"))
     check.optional("value_log_decay", value_log_decay, "B T HV V")
     check.optional("bonus", bonus, "H|HV K")
+    packing = None if cu_seqlens is None else Packing.of(check, cu_seqlens, q.device)
     if normalise:
         check.fix("V+1", v.shape[-1] + 1, "v with its normaliser")
     check.optional("initial_state", initial_state, "B HV K V+1" if normalise else "B HV K V")
     check.log_decay_values("log_decay", log_decay)
     check.log_decay_values("value_log_decay", value_log_decay)
+    return packing

@@ -19,6 +19,7 @@ from .chunked.delta import delta_chunks, oja_chunks
 from .decay import per_token
 from .forms import Form, choose_form
 from .naive.delta import delta_loop, oja_loop
+from .packing import Packing
 from .precision import without_autocast, working_dtype
 
 LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
@@ -35,6 +36,7 @@ def chunk_delta(
     erase_key: Tensor | None = None,
     scale: float | None = None,
     initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     form: Form | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace what the state holds under a key by a new value, with strength beta.
@@ -45,13 +47,28 @@ def chunk_delta(
     log_decay: natural log, 0 or below: [H] constant, [B, T, H] or [B, T, H, K].
     erase_key: p, [B, nT, H, K]; k if None. scale: of q, K**-0.5 if None.
     initial_state: [B, H, K, V].
+    cu_seqlens: [N + 1], where N sequences packed into B = 1 begin and end, counted in tokens, not
+    in steps; states have N rows.
 
     Returns o [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32 (float64 for
     float64 inputs). ValueError for arguments that do not fit each other.
     """
-    _check_delta(q, k, v, beta, log_decay, erase_key, initial_state)
+    packing = _check_delta(q, k, v, beta, log_decay, erase_key, initial_state, cu_seqlens)
+    if packing is not None:
+        o, state = chunk_delta(
+            packing.unpack(q),
+            packing.unpack(k),
+            packing.unpack(v),
+            packing.unpack(beta),
+            packing.unpack(None if log_decay is None else per_token(log_decay, q)),
+            erase_key=packing.unpack(erase_key),
+            scale=scale,
+            initial_state=initial_state,
+            form=form,
+        )
+        return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = _why_not_fused(q, k, v, dtype)
+    unfused = _why_not_fused(q, v, dtype)
     if form == "triton" and unfused is not None:
         raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
     form = choose_form(
@@ -88,6 +105,7 @@ def chunk_oja(
     *,
     scale: float | None = None,
     initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     form: Form | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The delta rule's mirror image (Oja's rule): erases on the value side; normalise v.
@@ -96,7 +114,19 @@ def chunk_oja(
     log_decay: [H], [B, T, H] or, one for each value channel, [B, T, H, V].
     Otherwise as `chunk_delta` with one step a token.
     """
-    _check_oja(q, k, v, beta, log_decay, initial_state)
+    packing = _check_oja(q, k, v, beta, log_decay, initial_state, cu_seqlens)
+    if packing is not None:
+        o, state = chunk_oja(
+            packing.unpack(q),
+            packing.unpack(k),
+            packing.unpack(v),
+            packing.unpack(beta),
+            packing.unpack(None if log_decay is None else per_token(log_decay, q)),
+            scale=scale,
+            initial_state=initial_state,
+            form=form,
+        )
+        return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
@@ -107,13 +137,10 @@ def chunk_oja(
     return o.to(out_dtype), state
 
 
-def _why_not_fused(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
+def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
     """What of a call the Triton form does not take, or None."""
     if dtype == torch.float64:
         return "the Triton form takes bfloat16 and float32, and an argument is float64"
-    steps = k.shape[1] // q.shape[1]
-    if steps > 1:
-        return f"the Triton form takes one step a token, and k has {steps}"
     for name, dim in (("K", q.shape[-1]), ("V", v.shape[-1])):
         if dim > LARGEST_FUSED_DIM:
             return f"the Triton form takes {name} up to {LARGEST_FUSED_DIM}, and {name} is {dim}"
@@ -128,7 +155,8 @@ def _check_delta(
     log_decay: Tensor | None,
     erase_key: Tensor | None,
     initial_state: Tensor | None,
-) -> None:
+    cu_seqlens: Tensor | None,
+) -> Packing | None:
     check = Arguments("chunk_delta")
     check.tensor("q", q, "B T H K")
     check.tensor("k", k, "B nT H K")
@@ -137,8 +165,10 @@ def _check_delta(
     check.tensor("beta", beta, "B nT H")
     check.optional("erase_key", erase_key, "B nT H K")
     check.one_of("log_decay", log_decay, ("H", "B T H", "B T H K"))
+    packing = None if cu_seqlens is None else Packing.of(check, cu_seqlens, q.device)
     check.optional("initial_state", initial_state, "B H K V")
     _check_values(check, beta, log_decay)
+    return packing
 
 
 def _check_oja(
@@ -148,15 +178,18 @@ def _check_oja(
     beta: Tensor,
     log_decay: Tensor | None,
     initial_state: Tensor | None,
-) -> None:
+    cu_seqlens: Tensor | None,
+) -> Packing | None:
     check = Arguments("chunk_oja")
     check.tensor("q", q, "B T H K")
     check.tensor("k", k, "B T H K")
     check.tensor("v", v, "B T H V")
     check.tensor("beta", beta, "B T H")
     check.one_of("log_decay", log_decay, ("H", "B T H", "B T H V"))
+    packing = None if cu_seqlens is None else Packing.of(check, cu_seqlens, q.device)
     check.optional("initial_state", initial_state, "B H K V")
     _check_values(check, beta, log_decay)
+    return packing
 
 
 def _check_values(check: Arguments, beta: Tensor, log_decay: Tensor | None) -> None:

@@ -11,6 +11,7 @@ from .checks import Arguments
 from .chunked.scan import scan_chunks
 from .forms import Form, choose_form
 from .naive.scan import scan_loop
+from .packing import Packing
 from .precision import working_dtype
 
 
@@ -19,12 +20,14 @@ def scan(
     log_decay: Tensor,
     *,
     initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     form: Form | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A decaying sum over time for each channel.
 
     x: [B, T, D]; log_decay: natural log, 0 or below, [D] constant or [B, T, D];
     initial_state: [B, D].
+    cu_seqlens: [N + 1], where N sequences packed into B = 1 begin and end; states have N rows.
 
     Returns h [B, T, D] in x's dtype and the final state [B, D] in float32 (float64 for float64
     inputs). ValueError for arguments that do not fit each other.
@@ -32,8 +35,13 @@ def scan(
     check = Arguments("scan")
     check.tensor("x", x, "B T D")
     check.one_of("log_decay", log_decay, ("D", "B T D"))
+    packing = None if cu_seqlens is None else Packing.of(check, cu_seqlens, x.device)
     check.optional("initial_state", initial_state, "B D")
     check.log_decay_values("log_decay", log_decay)
+    if packing is not None:
+        rows, decays = packing.unpack(x), packing.unpack(log_decay.expand_as(x))
+        h, state = scan(rows, decays, initial_state=initial_state, form=form)
+        return packing.pack(h), state
     dtype = working_dtype(x, initial_state)
     log_decay = log_decay.to(dtype).expand_as(x)
     start = None if initial_state is None else initial_state.to(dtype)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..precision import without_autocast
+from ..steps import at_first_step, at_last_step
 from .corrections import correct, pull
 from .gates import NoGates, gates_for
 from .layout import ChunkLayout
@@ -30,7 +30,7 @@ def delta_chunks(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     steps = k.shape[1] // q.shape[1]
-    q = _one_row_a_step(q, steps, last=True)
+    q = at_last_step(q, steps)
     gates = _gate_rows(log_decay, steps)
     beta = beta.unsqueeze(-1)
     o, final = _Delta.apply(q, k, v, beta, gates, erase_key, initial_state, scale, steps)
@@ -201,12 +201,4 @@ def _gate_rows(log_decay: Tensor | None, steps: int) -> Tensor | None:
         return None
     if log_decay.dim() == 3:
         log_decay = log_decay.unsqueeze(-1)
-    return _one_row_a_step(log_decay, steps, last=False)
-
-
-def _one_row_a_step(x: Tensor, steps: int, *, last: bool) -> Tensor:
-    """[B, T, H, D] to [B, nT, H, D]: a token's row at its last or first step, zeros elsewhere."""
-    if steps == 1:
-        return x
-    padding = (steps - 1, 0) if last else (0, steps - 1)
-    return F.pad(x.unsqueeze(2), (0, 0, 0, 0, *padding)).flatten(1, 2)
+    return at_first_step(log_decay, steps)

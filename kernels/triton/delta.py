@@ -12,6 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..steps import at_first_step, at_last_step
 from . import delta_configs as configs
 from .delta_pull import pairs_kernel, pull_kernel
 from .delta_solve import solve_kernel
@@ -22,22 +23,25 @@ _NONE, _HEAD, _CHANNEL = 0, 1, 2  # the kernels' GATE
 
 def delta_fused(
     q: Tensor,  # [B, T, H, K]; q, k, v and erase_key of one dtype, bfloat16 or float32
-    k: Tensor,
-    v: Tensor,  # [B, T, H, V]
-    beta: Tensor,  # [B, T, H] float32
+    k: Tensor,  # [B, nT, H, K]: n steps a token
+    v: Tensor,  # [B, nT, H, V]
+    beta: Tensor,  # [B, nT, H] float32
     log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
-    erase_key: Tensor | None,  # [B, T, H, K]; None: k
+    erase_key: Tensor | None,  # [B, nT, H, K]; None: k
     initial_state: Tensor | None,  # [B, H, K, V] float32
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """o [B, T, H, V] and the final state [B, H, K, V] in float32."""
+    steps = k.shape[1] // q.shape[1]
+    q = at_last_step(q, steps)
+    log_decay = None if log_decay is None else at_first_step(log_decay, steps)
     if log_decay is None and v.dtype == torch.float32:
         # Without a gate, dk was wrong by 11 % on an H200 (Triton 3.6) beside an erase key of 100.
         log_decay = torch.zeros_like(beta)
     inputs = (q, k, v, beta, log_decay, erase_key, initial_state)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    o, final, *_ = _forward_op(*inputs, scale, keep)
-    return o, final
+    o, final, *_ = _forward_op(*inputs, scale, keep, steps)
+    return o[:, steps - 1 :: steps], final
 
 
 @torch.library.custom_op("linearch::delta_forward", mutates_args=())
@@ -51,6 +55,7 @@ def _forward_op(
     initial_state: Tensor | None,
     scale: float,
     keep: bool,
+    steps: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """o, the final state; for the backward pass what `_room` names after them."""
     q, k, v, beta = *(_rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
@@ -92,6 +97,7 @@ def _forward_shapes(
     initial_state: Tensor | None,
     scale: float,
     keep: bool,
+    steps: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _room(q, v, log_decay, keep)
 
@@ -108,6 +114,7 @@ def _backward_op(
     grad_o: Tensor,
     grad_final: Tensor | None,
     scale: float,
+    steps: int,
     gate_grad: bool,
     start_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -148,7 +155,7 @@ def _backward_op(
         scale, T, H, K, V, chunks, dg_parts.stride(0),
         *_rows(q), *_rows(k), *_rows(p), *_rows(do),
         BK=config.block_k, BV=config.block_v, GATE_GRAD=gate_grad, EVEN_K=K % config.block_k == 0,
-        EVEN_V=V % config.block_v == 0,
+        EVEN_V=V % config.block_v == 0, STEPS=steps,
         **config.compiled(), **shared,
     )  # fmt: skip
     _add_parts(dbeta_parts, dbeta)
@@ -168,6 +175,7 @@ def _backward_shapes(
     grad_o: Tensor,
     grad_final: Tensor | None,
     scale: float,
+    steps: int,
     gate_grad: bool,
     start_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -175,7 +183,7 @@ def _backward_shapes(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, beta, log_decay, erase_key, _, ctx.scale, _ = inputs
+    q, k, v, beta, log_decay, erase_key, _, ctx.scale, _, ctx.steps = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
     ctx.save_for_backward(q, k, v, beta, log_decay, erase_key, *output[2:])
@@ -191,11 +199,12 @@ def _pull(
     with_gates = gate_grad or (log_decay is not None and v.dtype == torch.float32)
     dq, dk, dv, dbeta, dg, dp, dstart = _backward_op(
         q, k, v, beta, log_decay, erase_key, kept, grad_o, grad_final, ctx.scale,
-        with_gates, start_grad,
+        ctx.steps, with_gates, start_grad,
     )  # fmt: skip
     of_gates = dg.to(log_decay.dtype) if gate_grad else None
     of_erase_key = None if erase_key is None else dp
-    return dq, dk, dv, dbeta, of_gates, of_erase_key, dstart if start_grad else None, None, None
+    of_start = dstart if start_grad else None
+    return dq, dk, dv, dbeta, of_gates, of_erase_key, of_start, None, None, None
 
 
 _forward_op.register_autograd(_pull, setup_context=_keep_for_backward)

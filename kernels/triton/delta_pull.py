@@ -9,8 +9,8 @@ A gate's gradient at r sums the pairs s < r <= t of writers and readers: with `u
 end at t less those that begin there and stay in the chunk, `down` those that begin at s and leave
 it, and X those that pass over the chunk,
     dg_r = sum_{t >= r} up_t + sum_{s < r} down_s + X,      X = e^G_end <S, D'>
-A token's pair with itself, which no gate divides, is never added to them: where all gates are
-strong, its rounding would be larger than the gradient.
+Pairs inside a token (with itself, and of its STEPS rows), which no gate divides, are never added
+to them: where all gates are strong, their rounding would be larger than the gradient.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def pull_kernel(
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h, do_b, do_t, do_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
     OWN_KEY: tl.constexpr, GATE_GRAD: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr,
-    PRECISION: tl.constexpr,
+    STEPS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq, dk (with dp where p is k), dp and dg, a head's in a part for each BK channels."""
     pid = tl.program_id(0)
@@ -129,9 +129,17 @@ def pull_kernel(
         apart = (summed - middle[None, :]).to(tl.float32)
         is_strong = tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) != 0
     if GATE != 0:
-        diagonal = rows[:, None] == rows[None, :]
-        own = tl.sum(tl.where(diagonal, pairs_q, 0.0).to(tl.float32), 1)[:, None]
-        pairs_q = tl.where(below, pairs_q, 0.0)
+        if STEPS == 1:
+            diagonal = rows[:, None] == rows[None, :]
+            own = tl.sum(tl.where(diagonal, pairs_q, 0.0).to(tl.float32), 1)[:, None]
+            pairs_q = tl.where(below, pairs_q, 0.0)
+        else:
+            of_token = (chunk * C + rows) // STEPS
+            together = of_token[:, None] == of_token[None, :]
+            own = tl.where(together, pairs_q, 0.0)
+            own_p = tl.where(together, pairs_p, 0.0)
+            pairs_q = tl.where(together, 0.0, pairs_q)
+            pairs_p = tl.where(together, 0.0, pairs_p)
 
     grad = tl.zeros((C, BK), dtype=tl.float32)  # of q
     for begin in range(0, V, BV):
@@ -155,11 +163,11 @@ def pull_kernel(
             near = product(pairs_q, (vk * power_of_two(-apart)).to(dtype), PRECISION)
             up += (vq * reading).to(dtype) * near
             near *= reading
-        grad += near + own * vk
+        grad += near + _within(own, vk, STEPS, PRECISION)
     elif GATE == 1:
         grad = grad * from_start + product(pairs_q, vk, PRECISION)
         up = tl.sum(vq * grad, 1)
-        grad += own * vk
+        grad += _within(own, vk, STEPS, PRECISION)
     else:
         grad += product(pairs_q, vk, PRECISION)
     store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
@@ -191,6 +199,8 @@ def pull_kernel(
         up += tl.sum(vp * of_p, 1)
     else:
         of_p = product(pairs_p, vk, PRECISION) - of_p
+    if GATE != 0 and STEPS > 1:
+        of_p += product(own_p, vk, PRECISION)
     if not OWN_KEY:
         store_tile(dp_ptr + out_place, of_p, rows, along_k, H * K, left, k_left, EVEN_K)
 
@@ -246,10 +256,23 @@ def pull_kernel(
             store_tile(dg_ptr + out_place, dg, rows, along_k, H * K, left, k_left, EVEN_K)
     grad += near
     if GATE != 0:
-        grad += own * vq
+        if STEPS > 1:
+            own = tl.trans(own)
+            grad += product(tl.trans(own_p), vp, PRECISION)
+        grad += _within(own, vq, STEPS, PRECISION)
     if OWN_KEY:
         grad += of_p
     store_tile(dk_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
+
+
+@triton.jit
+def _within(own, x, STEPS: tl.constexpr, PRECISION: tl.constexpr):
+    """What the pairs inside each token give: own is a column for one step a token, else [C, C]."""
+    if STEPS == 1:
+        given = own * x
+    else:
+        given = product(own, x, PRECISION)
+    return given
 
 
 @triton.jit

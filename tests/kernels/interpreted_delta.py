@@ -31,6 +31,10 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "the output alone": (65, 16, 16, "scalar", "mild", {"final": False}),
     "no initial state": (65, 16, 16, "channel", "mild", {"start": False}),
     "long keys, weak": (33, 16, 16, "scalar", "mild", {"length": 100.0}),
+    "two steps, no gate": (17, 20, 24, None, "0", {"steps": 2}),
+    "three steps, scalar": (22, 16, 16, "scalar", "-20", {"steps": 3}),
+    "three steps, channel": (22, 16, 24, "channel", "-20", {"steps": 3}),
+    "two steps, an erase key": (33, 16, 16, "channel", "mixed", {"steps": 2, "erase_key": True}),
     "bfloat16, narrow": (70, 16, 16, "channel", "mild", {"dtype": torch.bfloat16}),
     "bfloat16, narrow, no gate": (
         70,
@@ -39,6 +43,14 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
         None,
         "0",
         {"dtype": torch.bfloat16, "erase_key": True},
+    ),
+    "bfloat16, narrow, two steps": (
+        35,
+        16,
+        16,
+        "channel",
+        "mild",
+        {"dtype": torch.bfloat16, "steps": 2},
     ),
 }
 
@@ -56,9 +68,10 @@ def errors(
     length: int, key_dim: int, value_dim: int, kind: str | None, gate: str, options: dict[str, Any]
 ) -> dict[str, float]:
     torch.manual_seed(0)
-    rows = (1, length, 2)
+    tokens = (1, length, 2)
+    rows = (1, options.get("steps", 1) * length, 2)
     x = {
-        "q": torch.randn(*rows, key_dim),
+        "q": torch.randn(*tokens, key_dim),
         "k": F.normalize(torch.randn(*rows, key_dim), dim=-1),
         "v": torch.randn(*rows, value_dim),
         "beta": 2 * torch.rand(rows),
@@ -68,7 +81,7 @@ def errors(
     if options.get("erase_key"):
         x["erase_key"] = F.normalize(x["k"] + 0.1 * torch.randn(*rows, key_dim), dim=-1)
     if kind is not None:
-        shapes = {"constant": (2,), "scalar": rows, "channel": (*rows, key_dim)}
+        shapes = {"constant": (2,), "scalar": tokens, "channel": (*tokens, key_dim)}
         x["log_decay"] = log_decay_of(gate, shapes[kind])
     length_of_k = options.get("length", 1.0)
     x["k"], x["beta"] = length_of_k * x["k"], x["beta"] / length_of_k**2

@@ -123,3 +123,32 @@ def test_an_argument_on_another_device_is_named() -> None:
     q = torch.zeros(1, 4, 1, 2, device="cuda")
     with pytest.raises(ValueError, match="k is on cpu; wanted cuda:0, where q is"):
         kernels.chunk_decay(q, q.cpu(), q)
+
+
+@pytest.mark.parametrize("bounds_on", ["cpu", "cuda"])
+@pytest.mark.parametrize("form", ["chunked", "triton"])
+def test_packed_sequences_agree(
+    bounds_on: str, form: str, errors_against_naive: Callable[..., dict[str, float]]
+) -> None:
+    bounds = torch.tensor([0, 1, 64, 64, 129, 136])
+
+    def convolved(**inputs: Any) -> tuple[Tensor, Tensor]:
+        on = bounds_on if inputs["x"].is_cuda else "cpu"
+        return kernels.short_convolution(**inputs, cu_seqlens=bounds.to(on))
+
+    inputs = {
+        "x": torch.randn(1, 136, 6, dtype=FLOAT64),
+        "weight": torch.randn(6, 4, dtype=FLOAT64),
+        "initial_state": torch.randn(5, 3, 6, dtype=FLOAT64),
+    }
+    errors = errors_against_naive(convolved, inputs, device="cuda", form=form)
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_boundaries_on_the_cpu_are_not_waited_for() -> None:
+    x = torch.randn(1, 136, 6, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        kernels.scan(x, -x.square(), cu_seqlens=torch.tensor([0, 1, 64, 64, 136]))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -18,7 +18,7 @@ from linearch.kernels import chunk_delta
 from linearch.kernels.forms import force_form
 
 SCRIPT = Path(__file__).parent / "interpreted_delta.py"
-IN_FLOAT32, IN_BFLOAT16 = 16, 2  # cases; the interpreter has no products of bfloat16
+IN_FLOAT32, IN_BFLOAT16 = 20, 3  # cases; the interpreter has no products of bfloat16
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -43,18 +43,14 @@ def test_the_interpreted_kernels_equal_the_loop() -> None:
         assert all(x < 1e-2 for x in e.values()), (name, e)
 
 
-def tensors(
-    *, key_dim: int = 4, steps: int = 1, dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
-    q, k = torch.randn(1, 3, 2, key_dim, dtype=dtype), torch.randn(1, 3 * steps, 2, key_dim)
-    v, beta = torch.randn(1, 3 * steps, 2, 4), torch.rand(1, 3 * steps, 2)
-    return [q, k.to(dtype), v.to(dtype), beta]
+def tensors(*, key_dim: int = 4, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    q, k = torch.randn(2, 1, 3, 2, key_dim, dtype=dtype)
+    return [q, k, torch.randn(1, 3, 2, 4, dtype=dtype), torch.rand(1, 3, 2)]
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"steps": 2}, "takes one step a token, and k has 2"),
         ({"key_dim": 300}, "takes K up to 256, and K is 300"),
         ({"dtype": torch.float64}, "takes bfloat16 and float32, and an argument is float64"),
         ({}, "form is 'triton', which this call does not have"),

@@ -32,11 +32,17 @@ def unwritten_memory_is_nan() -> Iterator[None]:
 
 
 def random_inputs(
-    length: int, key_dim: int, value_dim: int, *, erase_key: bool = False, strongest: float = 2.0
+    length: int,
+    key_dim: int,
+    value_dim: int,
+    *,
+    steps: int = 1,
+    erase_key: bool = False,
+    strongest: float = 2.0,
 ) -> dict[str, Tensor]:
-    rows = (2, length, 2)
+    rows = (2, steps * length, 2)
     x = {
-        "q": torch.randn(*rows, key_dim, dtype=FLOAT64),
+        "q": torch.randn(2, length, 2, key_dim, dtype=FLOAT64),
         "k": F.normalize(torch.randn(*rows, key_dim, dtype=FLOAT64), dim=-1),
         "v": torch.randn(*rows, value_dim, dtype=FLOAT64),
         "beta": strongest * torch.rand(*rows, dtype=FLOAT64),
@@ -115,6 +121,45 @@ def test_any_length_and_erase_key_agrees(
         assert error < (5e-3 if name.startswith("output") else 1e-2), errors
 
 
+@pytest.mark.parametrize("dims", [(32, 24), (64, 64), (128, 128)])
+@pytest.mark.parametrize(("steps", "erase_key"), [(2, True), (3, False)])
+@pytest.mark.parametrize(("kind", "gate"), GATED)
+def test_several_steps_a_token_agree(
+    dims: tuple[int, int],
+    steps: int,
+    erase_key: bool,
+    kind: str | None,
+    gate: str,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    """At -20 alone, a gate's gradient is 1e-9 of what the steps of one token give each other."""
+    x = random_inputs(67, *dims, steps=steps, erase_key=erase_key, strongest=1.0)
+    if kind is not None:
+        x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
+    errors = errors_against_naive(
+        in_float32_but_for_qkv, x, dtype=BFLOAT16, device="cuda", form="triton"
+    )
+    for name, error in errors.items():
+        assert error < (5e-3 if name.startswith("output") else 1e-2), errors
+
+
+@pytest.mark.parametrize(
+    ("kind", "gate"), [(None, "0"), ("scalar", "-20"), ("channel", "-20"), ("channel", "mixed")]
+)
+def test_two_steps_a_token_agree_in_float32(
+    kind: str | None,
+    gate: str,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    x = random_inputs(67, 64, 64, steps=2, erase_key=True)
+    if kind is not None:
+        x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
+    errors = errors_against_naive(chunk_delta, x, device="cuda", form="triton")
+    assert all(error < 1e-4 for error in errors.values()), errors
+
+
 def test_keys_far_from_unit_length_do_not_overflow(
     errors_against_naive: Callable[..., dict[str, float]],
 ) -> None:
@@ -191,7 +236,7 @@ def test_a_training_step_is_compiled_as_one_graph(
         assert relative_error(a, b) < 1e-2
 
 
-@pytest.mark.parametrize("name", ["deltanet", "gated_deltanet", "kda"])
+@pytest.mark.parametrize("name", ["deltanet", "gated_deltanet", "kda", "rwkv7"])
 def test_baselines_run_on_triton_under_autocast(
     name: str, relative_error: Callable[[Tensor, Tensor], float]
 ) -> None:
