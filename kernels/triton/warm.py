@@ -28,6 +28,7 @@ Dims = tuple[int, int]  # K, V
 DIMS: tuple[Dims, ...] = ((32, 32), (64, 64), (128, 128))
 DTYPES = (torch.bfloat16, torch.float32)
 _LENGTHS = (128, 512)  # one segment, and several
+_RECURRENCES = ("decay", "delta", "product")  # the last is delta with two steps a token
 _GATES = (None, "scalar", "channel")
 # Operation, gates, and widths, each of which stands for all that need the same tile.
 _LAYERS = (
@@ -73,9 +74,10 @@ def cases(
     recurrences = [
         Case(operation=operation, gate=gate, dim=k, value_dim=v, dtype=dtype, length=length)
         for operation, (k, v), dtype, gate, length in product(
-            ("decay", "delta"), dims, dtypes, _GATES, _LENGTHS
+            _RECURRENCES, dims, dtypes, _GATES, _LENGTHS
         )
-        if operation == "decay" or length == _LENGTHS[0]
+        if length == _LENGTHS[0] or operation == "decay"
+        if k == v or operation != "product"
     ]
     layers = [
         Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=_LENGTHS[0])
@@ -164,15 +166,16 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool) -> None:
     from .delta import delta_fused
 
     rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
-    q, k = (leaf(*rows, case.dim, dtype=case.dtype) for _ in range(2))
-    v = leaf(*rows, case.value_dim, dtype=case.dtype)
+    steps = (2, case.length * (2 if case.operation == "product" else 1), 2)
+    q, k = (leaf(*shape, case.dim, dtype=case.dtype) for shape in (rows, steps))
+    v = leaf(*steps, case.value_dim, dtype=case.dtype)
     shapes = {"scalar": rows, "channel": (*rows, case.dim)}
     gate = None if case.gate is None else leaf(*shapes[case.gate])
     start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
         o, state = decay_fused(q, k, v, gate, None, start, 1.0)
     else:
-        o, state = delta_fused(q, k, v, leaf(*rows), gate, None, start, 1.0)
+        o, state = delta_fused(q, k, v, leaf(*steps), gate, None, start, 1.0)
     if with_grad:
         (o.float().sum() + state.sum() if with_state else o.sum()).backward()
 
