@@ -113,6 +113,10 @@ def _show_curse(rows: tuple[StatisticRow, ...]) -> None:
 
 def _show_ranking(view: View, rows: tuple[StatisticRow, ...]) -> None:
     st.subheader("Do the rungs rank?", anchor=False)
+    if not rows:
+        st.info(
+            "Too few architectures have a score on two rungs, so no rung's order can be checked."
+        )
     for rung in sorted({row.rung for row in rows if row.rung is not None}):
         here = [row for row in rows if row.rung == rung and row.detail]
         for row in here:

@@ -73,6 +73,10 @@ def _gated_delta(module: str, case: Case) -> Any:
     return _function(f"fla.ops.{module}", f"chunk_{module}")(q, k, v, g, beta.to(v.dtype))
 
 
+def _scan(case: Case) -> Any:
+    return _function("fla.ops.hgrn", "chunk_hgrn")(*case.leaves)
+
+
 def _gated_norm(case: Case) -> Tensor:
     x, weight, gate = case.leaves
     y: Tensor = _function("fla.modules.norm.fused_norm_gate", "rms_norm_gated")(
@@ -95,6 +99,7 @@ _CALLS: dict[str, Callable[[Case], Any]] = {
     "delta none": _delta,
     "delta scalar": partial(_gated_delta, "gated_delta_rule"),
     "delta channel": partial(_gated_delta, "kda"),
+    "scan": _scan,
     "norm, gated": _gated_norm,
     "head and loss": _loss,
 }

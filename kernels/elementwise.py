@@ -5,6 +5,7 @@ HGRN (arXiv 2311.04823), RG-LRU (2402.19427) and minGRU (2410.01201) are gates a
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .checks import Arguments
@@ -43,8 +44,13 @@ def scan(
         h, state = scan(rows, decays, initial_state=initial_state, form=form)
         return packing.pack(h), state
     dtype = working_dtype(x, initial_state)
-    log_decay = log_decay.to(dtype).expand_as(x)
+    fuses = working_dtype(x, log_decay, initial_state) == torch.float32
+    form = choose_form(form, x.shape[1], fused_on=x.device if fuses else None)
     start = None if initial_state is None else initial_state.to(dtype)
-    run = scan_loop if choose_form(form, x.shape[1]) == "naive" else scan_chunks
-    h, state = run(x.to(dtype), log_decay, start)
+    if form == "triton":
+        from .triton.scan import scan_fused  # needs a package that CPU-only machines may lack
+
+        return scan_fused(x, log_decay, start)
+    run = scan_loop if form == "naive" else scan_chunks
+    h, state = run(x.to(dtype), log_decay.to(dtype).expand_as(x), start)
     return h.to(x.dtype), state

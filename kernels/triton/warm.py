@@ -30,11 +30,12 @@ DTYPES = (torch.bfloat16, torch.float32)
 _LENGTHS = (128, 512)  # one segment, and several
 _RECURRENCES = ("decay", "delta", "product")  # the last is delta with two steps a token
 _GATES = (None, "scalar", "channel")
-# Operation, gates, and widths, each of which stands for all that need the same tile.
+# Operation, gates, widths, each of which stands for all that need the same tile, and length.
 _LAYERS = (
-    ("norm", (None, "silu"), (32, 64, 128, 256, 512, 1024)),
-    ("convolution", ("silu",), (128,)),
-    ("loss", (None,), (256, 4096)),
+    ("norm", (None, "silu"), (32, 64, 128, 256, 512, 1024), 128),
+    ("convolution", ("silu",), (128,), 128),
+    ("loss", (None,), (256, 4096), 128),
+    ("scan", ("constant", "channel"), (128,), 1024),  # long enough for segments
 )
 
 
@@ -80,9 +81,9 @@ def cases(
         if k == v or operation != "product"
     ]
     layers = [
-        Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=_LENGTHS[0])
+        Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=length)
         for dtype in layer_dtypes
-        for name, gates, sizes in _LAYERS
+        for name, gates, sizes, length in _LAYERS
         for gate, n in product(gates, sizes)
     ]
     return recurrences + layers
@@ -151,7 +152,8 @@ def _compiled(case: Case) -> Warmed:
 
 
 def _runs(case: Case) -> Iterator[partial[None]]:
-    make = {"norm": _norm, "convolution": _convolution, "loss": _loss}.get(case.operation)
+    layers = {"norm": _norm, "convolution": _convolution, "loss": _loss, "scan": _scan}
+    make = layers.get(case.operation)
     for with_grad in (True, False):
         if make is not None:
             yield partial(make, case, with_grad)
@@ -205,6 +207,19 @@ def _loss(case: Case, with_grad: bool) -> None:
 
     logits = torch.zeros(16, case.dim, dtype=case.dtype)
     loss_and_gradient_fused(logits, torch.zeros(16, dtype=torch.int64), torch.ones(16), with_grad)
+
+
+def _scan(case: Case, with_grad: bool) -> None:
+    """Without states, and with both."""
+    from .scan import scan_fused
+
+    rows = (2, case.length, case.dim)
+    for start in (None, _leaf(with_grad, 2, case.dim)):
+        x = _leaf(with_grad, *rows, dtype=case.dtype)
+        gate = _leaf(with_grad, *(rows if case.gate == "channel" else rows[2:]))
+        h, final = scan_fused(x, gate, start)
+        if with_grad:
+            (h.sum() if start is None else h.float().sum() + final.sum()).backward()
 
 
 def _leaf(with_grad: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

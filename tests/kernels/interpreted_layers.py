@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import deterministic
 
-from linearch.kernels import linear_cross_entropy, rms_norm, short_convolution
+from linearch.kernels import linear_cross_entropy, rms_norm, scan, short_convolution
 
 Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
 
@@ -39,6 +39,29 @@ def cases() -> dict[str, Case]:
         "convolution, one tap": (short_convolution, {"x": sequence, "weight": taps[:, :1]}, silu),
         "convolution, two tokens": (short_convolution, convolved | {"x": sequence[:, :2]}, silu),
         "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
+    } | scan_cases()
+
+
+def scan_cases() -> dict[str, Case]:
+    def sequence(length: int, width: int = 5, batch: int = 2) -> dict[str, Tensor]:
+        shape = (batch, length, width)
+        gates = torch.where(torch.rand(shape) < 0.2, -20.0, -torch.rand(shape))
+        return {"x": torch.randn(shape), "log_decay": gates}
+
+    start = {"initial_state": torch.randn(2, 5)}
+    apart = {name: t.mT.contiguous().mT for name, t in sequence(9, width=33).items()}
+    constant = {"log_decay": -torch.rand(5)}
+    long = sequence(1030, batch=1) | {"initial_state": torch.randn(1, 5)}
+    return {
+        "scan, one token": (scan, sequence(1) | start, {}),
+        "scan, 63 tokens": (scan, sequence(63), {}),
+        "scan, 65 tokens": (scan, sequence(65) | start, {}),
+        "scan, two tiles": (scan, sequence(130, batch=1), {}),
+        "scan, channels apart": (scan, apart, {}),
+        "scan, constant": (scan, sequence(65) | start | constant, {}),
+        "scan, output alone": (lambda **x: scan(**x)[0], sequence(3) | start, {}),
+        "scan, state alone": (lambda **x: scan(**x)[1], sequence(3) | start, {}),
+        "scan, segments": (scan, long, {}),
     }
 
 
