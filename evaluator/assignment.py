@@ -12,13 +12,12 @@ import safetensors.torch
 import torch
 
 from ..config import RunConfig
-from ..errors import ConfigError
 from .batches import write_windows
 from .corpus import Corpus, validation_windows
 from .recipe import Recipe, make_recipe
 from .results import TrialSpec
 from .scoring import HeldOut
-from .tasks import IGNORED_LABEL, Split, Task, task_named
+from .tasks import IGNORED_LABEL, Split, Task, draw_rows, task_named
 
 CORPUS_TASK = "corpus"
 _TEST_SEED = 1 << 32  # no training seed's
@@ -30,7 +29,8 @@ class Assignment:
     """`model` are BackboneConfig's fields; `data` is the only file that the child gets to read.
 
     It stays empty until `serve(first step)` fills it with what the steps from there on train on:
-    nothing can be trained before the clock starts. `longer` are rows of a task at other lengths
+    nothing can be trained before the clock starts. `held_out_bytes` is how much text the held-out
+    labels stand for, None where they are no text. `longer` are rows of a task at other lengths
     than it is trained at, by length; they are scored apart.
     """
 
@@ -41,18 +41,23 @@ class Assignment:
     serve: Callable[[int], None]
     held_out: HeldOut
     expected_params: int
+    held_out_bytes: float | None = None
     longer: Mapping[int, HeldOut] = field(default_factory=dict)
 
 
 def corpus_assignment(
     spec: TrialSpec, config: RunConfig, corpus: Corpus, folder: Path
 ) -> Assignment:
-    """Language modelling on the training bytes, scored on windows of the validation bytes.
+    """Language modelling on the training part, scored on windows of validation.
 
-    `folder` gets the windows of the training bytes that this trial's steps see.
+    `folder` gets the windows of the training tokens that this trial's steps see. Tokens that stand
+    for no text are not scored.
     """
     windows = validation_windows(corpus, config.data.seq_len, config.data.val_windows)
-    held_out = torch.from_numpy(windows).long()  # [N, T + 1]
+    held_out = torch.from_numpy(windows.astype(np.int64))  # [N, T + 1]
+    inputs, labels = held_out[:, :-1], held_out[:, 1:]
+    n_bytes = torch.from_numpy(corpus.vocabulary.lengths())[labels]  # of each label
+    token_type = corpus.vocabulary.token_type
     recipe = make_recipe(
         config.training,
         tokens=spec.tokens,
@@ -66,10 +71,11 @@ def corpus_assignment(
         model=model_sizes(config, spec.pattern, spec.mlp_width),
         recipe=recipe,
         data=data,
-        data_kind="uint8",
-        serve=lambda first: write_windows(corpus.train_path, "uint8", recipe, first, data),
-        held_out=HeldOut(inputs=held_out[:, :-1], labels=held_out[:, 1:]),
+        data_kind=token_type,
+        serve=lambda first: write_windows(corpus.train.path, token_type, recipe, first, data),
+        held_out=HeldOut(inputs=inputs, labels=labels.where(n_bytes > 0, IGNORED_LABEL)),
         expected_params=config.model.param_budget,
+        held_out_bytes=float(n_bytes.sum()),
     )
 
 
@@ -134,20 +140,7 @@ def _empty(path: Path) -> Path:
 
 
 def _draw(name: str, task: Task, n_rows: int, seed: int, split: Split) -> HeldOut:
-    """Rows of a task; raises ConfigError for a task that breaks its own promises."""
-    inputs, labels = task.generate(n_rows, np.random.default_rng(seed), split)
-    shape = (n_rows, task.seq_len)
-    if inputs.shape != shape or labels.shape != shape:
-        raise ConfigError(
-            f"Task {name!r} drew inputs {inputs.shape} and labels {labels.shape}, not {shape}; "
-            "correct its generate()."
-        )
-    largest = int(max(inputs.max(), labels.max()))
-    if inputs.min() < 0 or labels.min() < IGNORED_LABEL or largest >= task.vocab_size:
-        raise ConfigError(
-            f"Task {name!r} drew ids that a model of its vocab_size={task.vocab_size} does not "
-            f"have, up to {largest}; correct its vocab_size or its generate()."
-        )
+    inputs, labels = draw_rows(name, task, n_rows, np.random.default_rng(seed), split)
     return HeldOut(inputs=torch.from_numpy(inputs).long(), labels=torch.from_numpy(labels).long())
 
 

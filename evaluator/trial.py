@@ -152,7 +152,7 @@ class Trial:
             "peak_memory_bytes": trained.peak_memory_bytes,
             "prefix_shift_nats": scored.prefix_shift_nats,
             "train_cost_ratio": self._cost_ratio(trained, scored),
-            **_task_metrics(self._spec.task, scored),
+            **self._task_metrics(scored),
             **self._longer_metrics(weights, trained.weights),
         }
         return {
@@ -162,6 +162,13 @@ class Trial:
             "checkpoint": trained.checkpoint,
             "weights": trained.weights,
         }
+
+    def _task_metrics(self, scored: Score) -> dict[str, float]:
+        """Bits per byte of the text that the labels stand for; or the share of right answers."""
+        n_bytes = self._assignment.held_out_bytes
+        if n_bytes is not None:
+            return {"val_bpb": scored.nats / (math.log(2) * n_bytes)}
+        return {f"recall_{self._spec.task}": scored.n_correct / scored.n_labels}
 
     def _longer_metrics(self, weights: Mapping[str, Tensor], stored: bytes) -> dict[str, float]:
         """A task's accuracy on rows of other lengths than it was trained at, each apart."""
@@ -298,10 +305,3 @@ class Trial:
         expected = self._assignment.recipe.constant_steps
         if (step := stored_step(checkpoint)) != expected:
             raise TrialStopped("protocol", f"the checkpoint is of step {step}, not {expected}")
-
-
-def _task_metrics(task: str, scored: Score) -> dict[str, float]:
-    """Bits per byte, where a label is a byte; or the share of answers that are right."""
-    if task == CORPUS_TASK:
-        return {"val_bpb": scored.nats / (math.log(2) * scored.n_labels)}
-    return {f"recall_{task}": scored.n_correct / scored.n_labels}
