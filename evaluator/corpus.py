@@ -24,7 +24,7 @@ from .data.vocabulary import BYTES, Vocabulary
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """Three files of tokens; `identity` hashes all documents, how they are split, and the tokeniser.
+    """Three files of tokens; `identity` hashes documents, how they are split, and the tokeniser.
 
     `unigram_bits` is the entropy of validation, per byte, given only how often each token occurs
     there: a model above it has learned nothing. `n_documents` is None where only tokens are known.
@@ -68,7 +68,7 @@ def load_corpus(data: DataConfig, folder: Path, vocab_size: int = BYTES.size) ->
 
 
 def validation_windows(corpus: Corpus, seq_len: int, n_windows: int) -> NDArray[Any]:
-    """[n_windows, seq_len + 1] tokens: inputs are all but the last column, labels all but the first.
+    """[n_windows, seq_len + 1]: inputs are all tokens but the last, labels all but the first.
 
     The windows lie evenly over the validation tokens, so over its documents, and never overlap.
     Raises PreflightError when the corpus is too small for so many.

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hostile_scene import Bare
 
-from linearch.evaluator.data.splits import split_documents
 from linearch.evaluator.data.documents import STDLIB, read_documents
+from linearch.evaluator.data.splits import split_documents
 from linearch.evaluator.sandbox import places, python_places
 from linearch.evaluator.sandbox.failures import ChildFailed
 from linearch.evaluator.sandbox.limits import MIB, Limits
