@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import ConfigError
 
@@ -54,6 +54,14 @@ class DataConfig(Section):
     )
     seq_len: int = Field(128, ge=8)
     val_windows: int = Field(384, ge=8, description="held-out windows of seq_len that are scored")
+
+    @field_validator("corpus")
+    @classmethod
+    def _path_from_anywhere(cls, corpus: str) -> str:
+        """Workers run in a folder of their own, and a run may be resumed from another."""
+        if corpus == "stdlib" or corpus.startswith("hf:"):
+            return corpus
+        return str(Path(corpus).expanduser().absolute())
 
     @model_validator(mode="after")
     def _stdlib_is_whole(self) -> Self:

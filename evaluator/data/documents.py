@@ -64,7 +64,7 @@ def read_documents(
     if corpus == STDLIB:
         source = _stdlib_documents()
     else:
-        source = _local_documents(Path(corpus).expanduser(), text_field)
+        source = _local_documents(Path(corpus), text_field)
     n_bytes = 0
     for document in source:
         if document.content.strip():

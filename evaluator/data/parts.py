@@ -84,9 +84,8 @@ def write_parts(
             for chunk in _chunks(pieces):
                 file.write(np.ascontiguousarray(chunk, dtype=vocabulary.token_type).tobytes())
         said[name] = {**asdict(parts[name]), "path": path.name, "sha256": _digest(path)}
-    unigram_bits = _entropy_bits(counts["val"]) * (
-        parts["val"].n_tokens / max(parts["val"].n_bytes, 1)
-    )
+    val = parts["val"]
+    unigram_bits = _entropy_bits(counts["val"]) * (val.n_tokens / max(val.n_bytes, 1))
     kept = Kept(parts=parts, n_documents=n_documents, unigram_bits=unigram_bits)
     manifest = {"n_documents": n_documents, "unigram_bits": unigram_bits, "parts": said}
     with whole_file(_manifest(folder, identity)) as file:

@@ -111,7 +111,7 @@ def _token_source(data: DataConfig) -> Source:
             f"{data.corpus} holds tokens already, all of which are used: leave data.tokenizer and "
             "data.max_bytes as they are by default."
         )
-    folder = Path(data.corpus).expanduser()
+    folder = Path(data.corpus)
     vocabulary = read_vocabulary(folder)
     tokens = read_tokens(folder, vocabulary)
     return Source(

@@ -31,7 +31,7 @@ _TOKENIZER, _META = "tokenizer.json", "meta.json"
 
 def is_token_folder(corpus: str) -> bool:
     """Whether the path is a folder with training tokens directly in it."""
-    folder = Path(corpus).expanduser()
+    folder = Path(corpus)
     return folder.is_dir() and any(folder.glob("*train*.bin"))
 
 
