@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import ConfigError
 
@@ -42,15 +42,35 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The corpus and how it is cut. `corpus` is `stdlib` or a path to text or JSONL."""
+    """The corpus, how it is coded and how it is cut; docs/data.md says what there is."""
 
-    corpus: str = "stdlib"
-    text_field: str = Field("text", description="the field of a JSONL row that holds its text")
+    corpus: str = Field(
+        "stdlib", description="or a path to text, JSONL, Parquet or tokens, or hf:OWNER/NAME"
+    )
+    text_field: str = Field("text", description="of a JSONL row or a table: what holds the text")
+    max_bytes: int | None = Field(None, ge=1, description="of the first documents that are used")
+    tokenizer: Literal["bytes", "bpe"] = Field(
+        "bytes", description="bpe is trained on the training part, with model.vocab_size tokens"
+    )
     seq_len: int = Field(128, ge=8)
     val_windows: int = Field(384, ge=8, description="held-out windows of seq_len that are scored")
     test_windows: int = Field(
         0, ge=0, description="windows of the test shard; only a verification opens it"
     )
+
+    @field_validator("corpus")
+    @classmethod
+    def _path_from_anywhere(cls, corpus: str) -> str:
+        """Workers run in a folder of their own, and a run may be resumed from another."""
+        if corpus == "stdlib" or corpus.startswith("hf:"):
+            return corpus
+        return str(Path(corpus).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _stdlib_is_whole(self) -> Self:
+        if self.corpus == "stdlib" and self.max_bytes is not None:
+            raise ValueError("max_bytes is for other corpora: what stdlib holds out is fixed")
+        return self
 
 
 class TrainingConfig(Section):

@@ -100,7 +100,7 @@ def _corpus() -> Finding:
         corpus = load_corpus(DataConfig(), cache_folder())
     except LinearchError as error:
         return Finding(subject="corpus", is_ok=False, text=str(error))
-    megabytes = (corpus.n_train_bytes + corpus.n_val_bytes) / 1e6
+    megabytes = (corpus.train.n_bytes + corpus.val.n_bytes) / 1e6
     return Finding(subject="corpus", is_ok=True, text=f"{corpus.name}, {megabytes:.1f} MB")
 
 

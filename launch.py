@@ -23,7 +23,7 @@ _Unsafe = Annotated[
 def launch(
     config: Annotated[Path | None, typer.Option(help="TOML file laid over the profile.")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="cpu or gpu; by default gpu where there is one.")
+        str | None, typer.Option(help="cpu, gpu or asi-arch; gpu where there is one, else cpu.")
     ] = None,
     settings: Annotated[
         list[str] | None,

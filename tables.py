@@ -179,6 +179,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     print(f"candidates   {wanted}")
     print(f"trials       at most {_whole(plan.n_trials_at_most)}")
     print(f"tokens       at most {_whole(plan.tokens_at_most)}")
+    print(f"rates        {_rates(plan)}")
     if plan.llm_calls is not None:
         least, most = plan.llm_calls
         usd = plan.llm_usd
@@ -189,6 +190,13 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     if plan.first_prompt is not None:
         print("first prompt")
         print(plan.first_prompt)
+
+
+def _rates(plan: Plan) -> str:
+    rates = plan.config["training"]["learning_rates"]
+    if len(rates) > 1:
+        return f"{len(rates)} on rung 0 for each architecture, the best of them above it"
+    return "one for all, which is no grid: what wants another looks worse than it is"
 
 
 def print_replay_hint(which: str, store: str | None) -> None:

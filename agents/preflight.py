@@ -60,6 +60,7 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
         check_containment(config)
     list(baseline_proposals(config.baselines))  # raises for an unknown name
     _check_names(config)
+    _check_sizes(config)
     on_cluster = ray_address is not None and config.workers.device == "cuda"
     device = "cuda" if on_cluster else resolve_device(config.workers.device)
     _check_corpus(config)
@@ -113,15 +114,32 @@ def _check_names(config: RunConfig) -> None:
         check_tasks(config.recall)
 
 
+def _check_sizes(config: RunConfig) -> None:
+    model = config.model
+    embedding = model.vocab_size * model.d_model
+    if embedding >= model.param_budget:
+        raise ConfigError(
+            f"The embedding alone has {embedding:,} parameters (model.vocab_size x model.d_model), "
+            f"and model.param_budget is {model.param_budget:,}: raise it, or lower one of them."
+        )
+    least, batch_tokens = config.ladder.rung_tokens[0], config.training.batch_size
+    batch_tokens *= config.data.seq_len
+    if least < batch_tokens:
+        raise ConfigError(
+            f"The first rung of {least:,} tokens is less than one batch of {batch_tokens:,}: raise "
+            "ladder.rung_tokens, or lower training.batch_size or data.seq_len."
+        )
+
+
 def _check_corpus(config: RunConfig) -> None:
-    corpus = load_corpus(config.data, cache_folder())
+    corpus = load_corpus(config.data, cache_folder(), config.model.vocab_size)
     most = config.ladder.rung_tokens[-1]
-    if most > _MOST_PASSES * corpus.n_train_bytes:
-        passes = most / corpus.n_train_bytes
+    if most > _MOST_PASSES * corpus.train.n_tokens:
+        passes = most / corpus.train.n_tokens
         raise ConfigError(
             f"The last rung of {most:,} tokens passes {passes:.1f} times over the "
-            f"{corpus.n_train_bytes:,} training bytes of the corpus {corpus.name!r}, and more than "
-            f"{_MOST_PASSES} measure memory: use more text, or lower ladder.rung_tokens."
+            f"{corpus.train.n_tokens:,} training tokens of the corpus {corpus.name!r}, and more "
+            f"than {_MOST_PASSES} measure memory: use more text, or lower ladder.rung_tokens."
         )
     validation_windows(corpus, config.data.seq_len, config.data.val_windows)
     if config.data.test_windows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import lzma
 
 # Of a larger text a part is compressed: a few seconds' work, and more would lower the bound little.
-_MOST_BYTES = 8 << 20
+MOST_BYTES = 8 << 20
 # Than the slowest baseline. A machine's other work makes equal trainings differ by less than two.
 _MUCH_SLOWER = 4.0
 _MUCH_MORE = 1.4
@@ -20,7 +20,7 @@ _PREPARATION_SHARE = 0.05
 
 def lzma_bits_per_byte(text: bytes) -> float:
     """What xz makes of a byte of `text`, or of its first 8 MiB, with no model of it beforehand."""
-    part = text[:_MOST_BYTES]
+    part = text[:MOST_BYTES]
     return 8 * len(lzma.compress(part, preset=9)) / len(part)
 
 

@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import RunConfig
-from ..errors import ConfigError
 from .batches import write_windows
 from .corpus import Corpus, shard_windows, validation_windows
 from .recipe import Recipe, make_recipe
 from .results import TrialSpec
 from .scoring import HeldOut
-from .tasks import IGNORED_LABEL, Split, Task, task_named
+from .tasks import IGNORED_LABEL, Split, Task, draw_rows, task_named
 
 CORPUS_TASK = "corpus"
 _TEST_SEED = 1 << 32  # no training seed's
@@ -49,12 +48,14 @@ class Assignment:
 def corpus_assignment(
     spec: TrialSpec, config: RunConfig, corpus: Corpus, folder: Path
 ) -> Assignment:
-    """Language modelling on the training bytes, scored on windows of the validation bytes, and of
-    the test shard where the configuration opens it.
+    """Language modelling on the training part, scored on windows of validation, and of the test
+    shard where the configuration opens it.
 
-    `folder` gets the windows of the training bytes that this trial's steps see.
+    `folder` gets the windows of the training tokens that this trial's steps see. Tokens that stand
+    for no text are not scored.
     """
     length, n_shard = config.data.seq_len, config.data.test_windows
+    token_type = corpus.vocabulary.token_type
     recipe = make_recipe(
         config.training,
         tokens=spec.tokens,
@@ -68,11 +69,11 @@ def corpus_assignment(
         model=model_sizes(config, spec.pattern, spec.mlp_width),
         recipe=recipe,
         data=data,
-        data_kind="uint8",
-        serve=lambda first: write_windows(corpus.train_path, "uint8", recipe, first, data),
-        held_out=_next_bytes(validation_windows(corpus, length, config.data.val_windows)),
+        data_kind=token_type,
+        serve=lambda first: write_windows(corpus.train.path, token_type, recipe, first, data),
+        held_out=_text(corpus, validation_windows(corpus, length, config.data.val_windows)),
         expected_params=config.model.param_budget,
-        shard=_next_bytes(shard_windows(corpus, length, n_shard)) if n_shard else None,
+        shard=_text(corpus, shard_windows(corpus, length, n_shard)) if n_shard else None,
     )
 
 
@@ -131,10 +132,16 @@ def model_sizes(config: RunConfig, pattern: str, mlp_width: int) -> dict[str, An
     }
 
 
-def _next_bytes(windows: NDArray[np.uint8]) -> HeldOut:
-    """windows: [N, T + 1]."""
-    tokens = torch.from_numpy(windows).long()
-    return HeldOut(inputs=tokens[:, :-1], labels=tokens[:, 1:])
+def _text(corpus: Corpus, windows: NDArray[Any]) -> HeldOut:
+    """windows: [N, T + 1] tokens."""
+    tokens = torch.from_numpy(windows.astype(np.int64))
+    labels = tokens[:, 1:]
+    n_bytes = torch.from_numpy(corpus.vocabulary.lengths())[labels]  # of each label
+    return HeldOut(
+        inputs=tokens[:, :-1],
+        labels=labels.where(n_bytes > 0, IGNORED_LABEL),
+        n_bytes=float(n_bytes.sum()),
+    )
 
 
 def _empty(path: Path) -> Path:
@@ -143,20 +150,7 @@ def _empty(path: Path) -> Path:
 
 
 def _draw(name: str, task: Task, n_rows: int, seed: int, split: Split) -> HeldOut:
-    """Rows of a task; raises ConfigError for a task that breaks its own promises."""
-    inputs, labels = task.generate(n_rows, np.random.default_rng(seed), split)
-    shape = (n_rows, task.seq_len)
-    if inputs.shape != shape or labels.shape != shape:
-        raise ConfigError(
-            f"Task {name!r} drew inputs {inputs.shape} and labels {labels.shape}, not {shape}; "
-            "correct its generate()."
-        )
-    largest = int(max(inputs.max(), labels.max()))
-    if inputs.min() < 0 or labels.min() < IGNORED_LABEL or largest >= task.vocab_size:
-        raise ConfigError(
-            f"Task {name!r} drew ids that a model of its vocab_size={task.vocab_size} does not "
-            f"have, up to {largest}; correct its vocab_size or its generate()."
-        )
+    inputs, labels = draw_rows(name, task, n_rows, np.random.default_rng(seed), split)
     return HeldOut(inputs=torch.from_numpy(inputs).long(), labels=torch.from_numpy(labels).long())
 
 

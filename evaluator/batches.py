@@ -19,7 +19,9 @@ from torch import Tensor
 
 from .recipe import Recipe
 
-_TOKEN_BYTES = {"uint8": 1, "uint16": 2}
+_TOKEN_BYTES = {"uint8": 1, "uint16": 2, "uint32": 4}
+# torch indexes no wide unsigned types: those are read as signed ones and masked.
+_READ_AS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 _STEPS_AT_ONCE = 1024
 
 
@@ -32,8 +34,8 @@ class Batches(Protocol):
 def write_windows(tokens: Path, kind: str, recipe: Recipe, first: int, target: Path) -> None:
     """Random windows [steps * B, T + 1] of a long sequence, for the recipe's steps from `first` on.
 
-    `kind` is the type of the file's tokens, "uint8" or "uint16". Raises ValueError for a sequence
-    shorter than a window.
+    `kind` is the type of the file's tokens: "uint8", "uint16" or "uint32". Raises ValueError for a
+    sequence shorter than a window.
     """
     sequence = np.memmap(tokens, dtype=kind, mode="r")
     n_starts = len(sequence) - recipe.seq_len
@@ -100,11 +102,11 @@ class NoiseBatches:
 
 
 def _map_tokens(descriptor: int, token_bytes: int) -> Tensor:
-    """The file as a read-only tensor; torch indexes no uint16: those come as int16 to be masked."""
+    """The file as a read-only tensor, of a type to be masked."""
     mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it is read-only
-        return torch.frombuffer(mapped, dtype=torch.uint8 if token_bytes == 1 else torch.int16)
+        return torch.frombuffer(mapped, dtype=_READ_AS[token_bytes])
 
 
 def _starts(recipe: Recipe, i: int, n_starts: int) -> np.ndarray:

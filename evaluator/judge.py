@@ -11,9 +11,9 @@ from typing import Any, Self
 import torch
 
 from ..config import RunConfig
-from .alarm import lzma_bits_per_byte
+from .alarm import MOST_BYTES, lzma_bits_per_byte
 from .assignment import CORPUS_TASK, Assignment, corpus_assignment, task_assignment
-from .corpus import Corpus, load_corpus
+from .corpus import Corpus, load_corpus, validation_text
 from .device import limits_on
 from .environment import environment
 from .examination import Examination
@@ -139,11 +139,12 @@ class Judge:
 
     @cached_property
     def _corpus(self) -> Corpus:
-        return load_corpus(self._config.data, self._folder)
+        return load_corpus(self._config.data, self._folder, self._config.model.vocab_size)
 
     @cached_property
-    def _lzma_bpb(self) -> float:
-        return lzma_bits_per_byte(self._corpus.val_path.read_bytes())
+    def _lzma_bpb(self) -> float | None:
+        text = validation_text(self._corpus, MOST_BYTES)
+        return None if text is None else lzma_bits_per_byte(text)
 
     @cached_property
     def _environment(self) -> dict[str, Any]:

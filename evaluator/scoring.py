@@ -28,6 +28,7 @@ from .tasks import IGNORED_LABEL
 
 HEAD = "embedding.weight"
 _TOKENS_PER_CALL = 4096
+_LOGITS_AT_ONCE = 1 << 26  # over a large vocabulary fewer tokens are predicted at once
 # Pieces cost two to three times what whole rows do, so no more are read than find a leak.
 _STREAMED_ROWS = 192
 _GROUPS = 4
@@ -46,10 +47,13 @@ NewChild = Callable[[], AbstractContextManager[Child]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
-    """inputs and labels int64 [N, T]; labels of -100 are not scored."""
+    """inputs and labels int64 [N, T]; labels of -100 are not scored. `n_bytes` is how much text the
+    labels stand for, None where they are no text.
+    """
 
     inputs: Tensor
     labels: Tensor
+    n_bytes: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,18 +205,29 @@ class _StreamCheck:
         whole = self._hidden[rows][:, positions].transpose(0, 1)  # [ends, rows, D]
         both = torch.stack([said[is_scored], whole[is_scored]])  # [2, labels, D]
         labels = labels[is_scored]
-        log_p = F.log_softmax(both.double() @ self._head.T, dim=-1)  # [2, labels, vocabulary]
-        on_labels = log_p.gather(-1, labels.expand(2, -1)[..., None])[..., 0]  # [2, labels]
-        shifts = _shift_nats(log_p, on_labels)
+        on_labels, is_right, shifts = self._predictions(both, labels)
         self.gap.shift_nats = max(self.gap.shift_nats, shift := shifts.max().item())
         if not shift <= self._tolerance:
             where = positions[:, None].expand_as(is_scored)[is_scored]
             raise self._moved(int(where[shifts.argmax()]), shift, status)
         has_moved = shifts > self._rounding
         more_nats = on_labels[1] - on_labels[0]
-        is_right = (log_p.argmax(-1) == labels).double()
         self.gap.nats += weight * more_nats[has_moved].sum().item()
         self.gap.n_correct += weight * (is_right[0] - is_right[1])[has_moved].sum().item()
+
+    def _predictions(self, both: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of two hidden states for each label [2, N, D]: its log p [2, N], whether it is the most
+        likely one (1 or 0) [2, N], and how far the two predictions are apart [N].
+        """
+        found = []
+        n_at_once = max(1, _LOGITS_AT_ONCE // (4 * len(self._head)))
+        for some in torch.arange(len(labels)).split(n_at_once):
+            log_p = F.log_softmax(both[:, some].double() @ self._head.T, dim=-1)  # [2, n, V]
+            on_labels = log_p.gather(-1, labels[some].expand(2, -1)[..., None])[..., 0]
+            is_right = (log_p.argmax(-1) == labels[some]).double()
+            found.append((on_labels, is_right, _shift_nats(log_p, on_labels)))
+        on_label, rightness, shifts = zip(*found, strict=True)
+        return torch.cat(on_label, -1), torch.cat(rightness, -1), torch.cat(shifts)
 
     def _moved(self, position: int, shift: float, status: TrialStatus) -> TrialStopped:
         found = (
@@ -260,7 +275,8 @@ def sum_nats(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[float, int]:
     """
     nats = 0.0
     n_correct = 0
-    rows_at_once = max(1, _TOKENS_PER_CALL // hidden.shape[1])
+    tokens_at_once = min(_TOKENS_PER_CALL, _LOGITS_AT_ONCE // len(head))
+    rows_at_once = max(1, tokens_at_once // hidden.shape[1])
     for rows in torch.split(torch.arange(len(hidden)), rows_at_once):
         logits = (hidden[rows] @ head.T).flatten(0, 1)
         flat = labels[rows].flatten()

@@ -152,7 +152,7 @@ class Trial:
             "peak_memory_bytes": trained.peak_memory_bytes,
             "prefix_shift_nats": scored.prefix_shift_nats,
             "train_cost_ratio": self._cost_ratio(trained, scored),
-            **_task_metrics(self._spec.task, scored),
+            **self._task_metrics(scored),
             **self._longer_metrics(weights, trained.weights),
             **self._shard_metrics(weights, trained.weights),
         }
@@ -164,6 +164,13 @@ class Trial:
             "weights": trained.weights,
         }
 
+    def _task_metrics(self, scored: Score) -> dict[str, float]:
+        """Bits per byte of the text that the labels stand for; or the share of right answers."""
+        n_bytes = self._assignment.held_out.n_bytes
+        if n_bytes is not None:
+            return {"val_bpb": _bits_per_byte(scored, n_bytes)}
+        return {f"recall_{self._spec.task}": scored.n_correct / scored.n_labels}
+
     def _longer_metrics(self, weights: Mapping[str, Tensor], stored: bytes) -> dict[str, float]:
         """A task's accuracy on rows of other lengths than it was trained at, each apart."""
         metrics = {}
@@ -174,10 +181,10 @@ class Trial:
 
     def _shard_metrics(self, weights: Mapping[str, Tensor], stored: bytes) -> dict[str, float]:
         shard = self._assignment.shard
-        if shard is None:
+        if shard is None or shard.n_bytes is None:
             return {}
         scored = score(lambda: self._scoring_child(stored), shard, weights, self._precision)
-        return {"test_bpb": _bits_per_byte(scored)}
+        return {"test_bpb": _bits_per_byte(scored, shard.n_bytes)}
 
     def _alarm(self, metrics: Mapping[str, float | None], trained: _Trained) -> str | None:
         val_bpb = metrics.get("val_bpb")
@@ -308,12 +315,5 @@ class Trial:
             raise TrialStopped("protocol", f"the checkpoint is of step {step}, not {expected}")
 
 
-def _task_metrics(task: str, scored: Score) -> dict[str, float]:
-    """Bits per byte, where a label is a byte; or the share of answers that are right."""
-    if task == CORPUS_TASK:
-        return {"val_bpb": _bits_per_byte(scored)}
-    return {f"recall_{task}": scored.n_correct / scored.n_labels}
-
-
-def _bits_per_byte(scored: Score) -> float:
-    return scored.nats / (math.log(2) * scored.n_labels)
+def _bits_per_byte(scored: Score, n_bytes: float) -> float:
+    return scored.nats / (math.log(2) * n_bytes)

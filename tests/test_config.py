@@ -33,6 +33,7 @@ def test_single_settings_win_over_a_file_which_wins_over_the_profile(tmp_path: P
         ({"seed": -1}, "seed"),
         ({"ladder.rung_tokens": [5, 5]}, "must grow"),
         ({"proposer.kind": "oracle"}, "proposer.kind"),
+        ({"data.max_bytes": 1000}, "max_bytes is for other corpora"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, object], expected: str) -> None:
@@ -55,3 +56,15 @@ def test_settings_are_read_as_json_where_they_are_json() -> None:
     assert parse_setting("a=text") == ("a", "text")
     with pytest.raises(ConfigError, match=r"key\.sub=value"):
         parse_setting("novalue")
+
+
+def test_a_corpus_keeps_its_place_wherever_a_worker_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for corpus, kept in [
+        ("texts/book.txt", str(tmp_path / "texts/book.txt")),
+        ("stdlib", "stdlib"),
+        ("hf:owner/name", "hf:owner/name"),
+    ]:
+        assert load_config("cpu", settings={"data.corpus": corpus}).data.corpus == kept

@@ -33,6 +33,9 @@ SINGLE_ENTRY = {
     "optuna": "agents/studies/",
     "sqlalchemy": "db/",
     "alembic": "db/",
+    "datasets": "evaluator/data/hugging_face.py",
+    "pyarrow": "evaluator/data/parquet.py",
+    "tokenizers": "evaluator/data/bpe.py",
     "typer": "",  # root modules
 }
 

@@ -95,7 +95,7 @@ def _around(place: Path, left_out: list[Path]) -> Iterator[str]:
 
 
 def _held_out_apart() -> list[str]:
-    """corpus.held_out_modules(), by a process of its own: what it has read must not stay in the
+    """splits.held_out_modules(), by a process of its own: what it has read must not stay in the
     memory of the one that candidates' processes are copied from.
     """
     receiving, sending = os.pipe()
@@ -103,7 +103,7 @@ def _held_out_apart() -> list[str]:
     if finder == 0:
         status = 1
         try:
-            from ..corpus import held_out_modules
+            from ..data.splits import held_out_modules
 
             os.write(sending, json.dumps(sorted(held_out_modules())).encode())
             status = 0

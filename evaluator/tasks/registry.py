@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import numpy as np
 
 from ...config import RecallConfig
 from ...errors import ConfigError
-from .task import Task
+from .task import IGNORED_LABEL, Rows, Split, Task
 
 Sizes = Mapping[str, Mapping[str, Any]]
 
@@ -34,6 +36,7 @@ def _discover() -> dict[str, Task]:
 
 
 TASKS: Mapping[str, Task] = _discover()
+_TRIED_ROWS = 4
 SUITES: Mapping[str, tuple[str, ...]] = {
     "slice": tuple(name for name in TASKS if "-" not in name),
     "full": tuple(name for name in TASKS if "-" in name),
@@ -80,6 +83,8 @@ def check_tasks(recall: RecallConfig) -> None:
                 f"recall.train_tokens={recall.train_tokens} is less than one batch of {name!r}: "
                 f"it takes {batch_tokens}, or a smaller recall.batch_size."
             )
+        for split in get_args(Split):
+            draw_rows(name, task, _TRIED_ROWS, np.random.default_rng(0), split)
         for length in task.test_lengths:
             try:
                 task.at_length(length)
@@ -87,6 +92,24 @@ def check_tasks(recall: RecallConfig) -> None:
                 raise ConfigError(
                     f"recall.sizes.{name}.test_lengths holds {length}: {error}"
                 ) from None
+
+
+def draw_rows(name: str, task: Task, n_rows: int, rng: np.random.Generator, split: Split) -> Rows:
+    """Rows of a task; raises ConfigError for a task that breaks its own promises."""
+    inputs, labels = task.generate(n_rows, rng, split)
+    shape = (n_rows, task.seq_len)
+    if inputs.shape != shape or labels.shape != shape:
+        raise ConfigError(
+            f"Task {name!r} drew inputs {inputs.shape} and labels {labels.shape}, not {shape}; "
+            "correct its generate()."
+        )
+    largest = int(max(inputs.max(), labels.max()))
+    if inputs.min() < 0 or labels.min() < IGNORED_LABEL or largest >= task.vocab_size:
+        raise ConfigError(
+            f"Task {name!r} drew ids that a model of its vocab_size={task.vocab_size} does not "
+            f"have, up to {largest}; correct its vocab_size or its generate()."
+        )
+    return inputs, labels
 
 
 def _is_like(value: object, own: object) -> bool:

@@ -1,4 +1,4 @@
-"""What a trial of a task is given: its own sizes and vocabulary, its rows, and longer ones."""
+"""What a trial is given: a corpus's bytes per label, or a task's sizes, rows and longer ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from linearch.config import ModelConfig, RecallConfig, RunConfig
+from linearch.config import DataConfig, ModelConfig, RecallConfig, RunConfig
 from linearch.errors import ConfigError
-from linearch.evaluator import TrialSpec
-from linearch.evaluator.assignment import Assignment, task_assignment
+from linearch.evaluator import Corpus, TrialSpec
+from linearch.evaluator.assignment import Assignment, corpus_assignment, task_assignment
+from linearch.evaluator.data.parts import Part
+from linearch.evaluator.data.vocabulary import Vocabulary
 from linearch.evaluator.tasks import TASKS, Rows, Split, Task, next_tokens
 
 
@@ -40,7 +42,11 @@ def assign(folder: Path, task: str, *, seed: int = 0, tokens: int = 640, **recal
         model=ModelConfig(d_model=16, param_budget=10_000),
         recall=RecallConfig(tasks=(task,), batch_size=4, test_sequences=16, **recall),
     )
-    spec = TrialSpec(
+    return task_assignment(spec(task, tokens=tokens, seed=seed), config, folder)
+
+
+def spec(task: str, *, tokens: int, seed: int = 0) -> TrialSpec:
+    return TrialSpec(
         source="",
         pattern="L",
         mlp_width=8,
@@ -50,7 +56,6 @@ def assign(folder: Path, task: str, *, seed: int = 0, tokens: int = 640, **recal
         seed=seed,
         learning_rate=1e-3,
     )
-    return task_assignment(spec, config, folder)
 
 
 def served(assignment: Assignment) -> dict[str, torch.Tensor]:
@@ -136,3 +141,40 @@ def test_an_unknown_task_is_refused(tmp_path):
 def test_less_than_a_batch_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"recall\.train_tokens"):
         assign(tmp_path, "parity", tokens=100)
+
+
+@pytest.fixture
+def coded(tmp_path):
+    """A corpus of five ids: a byte, three bytes, four, and two that stand for nothing."""
+    texts = (b"a", b"\xe2\x82\xac", b" the", b"", b"")
+    drawn = np.random.default_rng(0).integers(5, size=900).astype(np.uint8)
+    drawn.tofile(tmp_path / "part")
+    part = Part(path=tmp_path / "part", n_tokens=900, n_bytes=900)
+    return Corpus(
+        name="coded",
+        identity="",
+        vocabulary=Vocabulary(size=5, texts=texts),
+        train=part,
+        val=part,
+        test=part,
+        n_documents=None,
+        unigram_bits=1.0,
+    )
+
+
+def test_the_labels_of_a_corpus_stand_for_the_bytes_that_they_decode_to(tmp_path, coded):
+    config = RunConfig(data=DataConfig(seq_len=16, val_windows=20))
+    assignment = corpus_assignment(spec("corpus", tokens=1024), config, coded, tmp_path)
+
+    labels = assignment.held_out.labels
+    scored = labels[labels != -100]
+    assert assignment.held_out.n_bytes == len(coded.vocabulary.decode(scored.numpy()))
+    assert assignment.held_out.inputs.max() == 4
+
+
+def test_a_token_that_stands_for_nothing_is_not_scored(tmp_path, coded):
+    config = RunConfig(data=DataConfig(seq_len=16, val_windows=20))
+    held_out = corpus_assignment(spec("corpus", tokens=1024), config, coded, tmp_path).held_out
+
+    following = held_out.inputs[:, 1:]
+    assert torch.equal(held_out.labels[:, :-1] == -100, following >= 3)

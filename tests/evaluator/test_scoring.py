@@ -105,6 +105,16 @@ def test_the_score_is_the_cross_entropy_under_the_stored_head() -> None:
     assert scored.cpu_s_per_token == pytest.approx(0.5 / (N * T))
 
 
+def test_a_large_vocabulary_is_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _score(_causal)
+    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 4 * 3 * V)
+    in_parts = _score(_causal)
+    assert in_parts.nats == pytest.approx(whole.nats, rel=1e-6)
+    assert in_parts.n_correct == whole.n_correct
+    with pytest.raises(TrialStopped, match="moves by"):
+        _score(_next_token)
+
+
 def test_labels_left_out_do_not_count() -> None:
     labels = _HELD_OUT.labels.clone()
     labels[:, 1:] = -100

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -229,14 +230,16 @@ def test_a_text_shorter_than_a_window_is_refused(tmp_path: Path) -> None:
         write_windows(tmp_path / "short", "uint8", _RECIPE, 0, tmp_path / "served")
 
 
-def test_wide_tokens_are_read_as_unsigned(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "first"), [("uint16", 0), ("uint32", 2**32 - 65_536)])
+def test_wide_tokens_are_read_as_unsigned(kind: str, first: int, tmp_path: Path) -> None:
     path, served = tmp_path / "tokens.bin", tmp_path / "served"
-    path.write_bytes(b"".join(n.to_bytes(2, "little") for n in range(65_536)))
-    write_windows(path, "uint16", _RECIPE, 0, served)
+    np.arange(first, first + 65_536).astype(kind).tofile(path)
+    write_windows(path, kind, _RECIPE, 0, served)
     with served.open("rb") as file:
-        inputs, labels = open_batches("uint16", file.fileno(), _RECIPE, CPU)(0)
+        inputs, labels = open_batches(kind, file.fileno(), _RECIPE, CPU)(0)
     assert torch.equal(labels, inputs + 1)
-    assert inputs.max() > 32_767
+    assert inputs.min() >= first
+    assert inputs.max() > first + 32_767
 
 
 def test_noise_is_fresh_at_every_step_and_has_no_next_token_to_know() -> None:

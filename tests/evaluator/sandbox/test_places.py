@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hostile_scene import Bare
 
-from linearch.evaluator.corpus import split_documents
-from linearch.evaluator.documents import STDLIB, read_documents
+from linearch.evaluator.data.documents import STDLIB, read_documents
+from linearch.evaluator.data.splits import split_documents
 from linearch.evaluator.sandbox import places, python_places
 from linearch.evaluator.sandbox.failures import ChildFailed
 from linearch.evaluator.sandbox.limits import MIB, Limits
@@ -45,7 +45,7 @@ def _copies(paths: Iterable[str], texts: set[bytes]) -> set[Path]:
 
 
 def test_what_is_withheld_is_what_the_default_corpus_holds_out() -> None:
-    split = split_documents(read_documents(STDLIB, "text"))
+    split = split_documents(list(read_documents(STDLIB, "text")))
     withheld = Counter(Path(path).read_bytes() for path in _WITHHELD)
     assert withheld == Counter([*split.val, *split.test])
     assert not withheld.keys() & set(split.train)
@@ -153,7 +153,7 @@ def test_a_library_without_source_withholds_nothing(
 
 
 def test_what_cannot_be_found_out_is_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linearch.evaluator.corpus.read_documents", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("linearch.evaluator.data.splits.read_documents", lambda *_, **__: 1 / 0)
     with pytest.raises(RuntimeError, match="held-out text could not be found out"):
         standard_library()
 

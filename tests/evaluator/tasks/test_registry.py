@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from linearch.config import RecallConfig, load_config
+from linearch.config import RecallConfig, load_config, profile_names
 from linearch.errors import ConfigError
 from linearch.evaluator.tasks import SUITES, TASKS, check_tasks, registry, task_named
 from linearch.evaluator.tasks.mqar import MQAR
@@ -109,7 +109,7 @@ def test_a_task_named_twice_is_refused():
 
 def test_every_suite_and_profile_can_be_trained():
     check_tasks(RecallConfig(tasks=(*SUITES["slice"], *SUITES["full"]), train_tokens=1 << 20))
-    for profile in ("cpu", "gpu"):
+    for profile in profile_names():
         check_tasks(load_config(profile).recall)
 
 

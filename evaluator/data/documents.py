@@ -1,4 +1,4 @@
-"""Where text comes from: the standard library's own source, or a local file, folder or JSONL.
+"""Where text comes from: the standard library's own source, or local files of text or of rows.
 
 Everything is bytes: no encoding is assumed, and any file can be read.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, PreflightError
+from ...errors import ConfigError, PreflightError
+from .parquet import parquet_texts
 
 STDLIB = "stdlib"
 
@@ -52,19 +53,27 @@ class Document:
     content: bytes
 
 
-def read_documents(corpus: str, text_field: str) -> list[Document]:
-    """The documents of `stdlib` or of a path, in a fixed order; empty ones are left out.
+def read_documents(
+    corpus: str, text_field: str, max_bytes: int | None = None
+) -> Iterator[Document]:
+    """The documents of `stdlib` or of a path, in a fixed order, each read when it is asked for.
 
-    Raises PreflightError where nothing can be read, ConfigError for a JSONL row without text_field.
+    Empty ones are left out, and so is what comes after the one that reaches `max_bytes`. Raises
+    PreflightError where nothing can be read, ConfigError for a row without text_field.
     """
     if corpus == STDLIB:
         source = _stdlib_documents()
     else:
-        source = _local_documents(Path(corpus).expanduser(), text_field)
-    documents = [document for document in source if document.content.strip()]
-    if not documents:
+        source = _local_documents(Path(corpus), text_field)
+    n_bytes = 0
+    for document in source:
+        if document.content.strip():
+            yield document
+            n_bytes += len(document.content)
+        if max_bytes is not None and n_bytes >= max_bytes:
+            return
+    if not n_bytes:
         raise PreflightError(f"The corpus {corpus!r} is empty; set data.corpus to text.")
-    return documents
 
 
 def _stdlib_documents() -> Iterator[Document]:
@@ -104,19 +113,29 @@ def _local_documents(path: Path, text_field: str) -> Iterator[Document]:
     else:
         files, names = [path], [path.name]
     for file, name in zip(files, names, strict=True):
-        content = _read(file)
         if file.suffix == ".jsonl":
-            yield from _jsonl_documents(file, name, content, text_field)
+            yield from _rows(name, _jsonl_texts(file, text_field))
+        elif file.suffix == ".parquet":
+            yield from _rows(name, parquet_texts(file, text_field))
         else:
-            yield Document(name=name, unit=name, content=content)
+            yield Document(name=name, unit=name, content=_read(file))
 
 
-def _jsonl_documents(file: Path, name: str, rows: bytes, text_field: str) -> Iterator[Document]:
-    for number, line in enumerate(rows.splitlines(), start=1):
-        if line.strip():
-            row_name = f"{name}:{number}"
-            content = _row_text(file, number, line, text_field).encode("utf-8", "surrogatepass")
-            yield Document(name=row_name, unit=row_name, content=content)
+def _rows(name: str, texts: Iterable[str]) -> Iterator[Document]:
+    for number, text in enumerate(texts, start=1):
+        row_name = f"{name}:{number}"
+        content = text.encode("utf-8", "surrogatepass")
+        yield Document(name=row_name, unit=row_name, content=content)
+
+
+def _jsonl_texts(file: Path, text_field: str) -> Iterator[str]:
+    """One text a line; an empty one for an empty line."""
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield _row_text(file, number, line, text_field) if line.strip() else ""
+    except OSError as error:
+        raise _unreadable(file, error) from None
 
 
 def _row_text(file: Path, number: int, line: bytes, text_field: str) -> str:
@@ -154,8 +173,12 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise PreflightError(
-            f"Cannot read the corpus file {path}: {reason}; set data.corpus to 'stdlib' or to a "
-            "readable text file, JSONL file or folder."
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> PreflightError:
+    reason = error.strerror or str(error)
+    return PreflightError(
+        f"Cannot read the corpus file {path}: {reason}; set data.corpus to 'stdlib', to a readable "
+        "file of text, JSONL or Parquet, or to a folder of them."
+    )
