@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ class _Text:
     """Documents that are read anew whenever they are asked for."""
 
     def __init__(self, *, path: str, text_field: str, max_bytes: int | None) -> None:
-        self._read = lambda: read_documents(path, text_field, max_bytes)
+        self._read = partial(read_documents, path, text_field, max_bytes)
         self.identity = _identify(self._read())
 
     def split(self) -> tuple[Split, int]:
