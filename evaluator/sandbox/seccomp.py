@@ -29,8 +29,8 @@ _OTHER_PROCESSES = """tkill rt_sigqueueinfo rt_tgsigqueueinfo ptrace process_vm_
     migrate_pages move_pages perf_event_open"""
 _SOCKETS = """socket socketpair connect bind listen accept accept4 sendmsg sendmmsg recvmsg
     recvmmsg"""
-# Which pages of a library are in memory: what one process of a candidate changes there, the next one
-# could read as a message.
+# Which pages of a library are in memory: what one process of a candidate changes there, the next
+# one could read as a message.
 _PAGE_CACHE = "mincore cachestat fadvise64"
 # Memory and messages that outlive the process or that its measured memory does not show.
 _SHARED_MEMORY = """memfd_create memfd_secret shmget shmat shmctl shmdt semget semop semctl
@@ -146,8 +146,8 @@ def _verdicts(profile: Profile, own_pid: int, signals_are_scoped: bool) -> dict[
     if profile == "strict":
         refused += f" {_FOR_COMPILERS}"
     verdicts: dict[str, _Code] = {name: [_errno(errno.EPERM)] for name in refused.split()}
-    # Flags in memory cannot be looked at: libraries take these as missing and use the elder, as they
-    # do for a read that would say whether it has to wait.
+    # Flags in memory cannot be looked at: libraries take these as missing and use the elder. A read
+    # of the last kind could say whether it has to wait.
     verdicts |= {name: [_errno(errno.ENOSYS)] for name in ("clone3", "openat2", "preadv2")}
     # A whole disk between two looks; libraries write instead, as they do where a disk cannot.
     verdicts["fallocate"] = [_errno(errno.EOPNOTSUPP)]
