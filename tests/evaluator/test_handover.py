@@ -98,18 +98,17 @@ _IN_NAMES = '''
 import torch
 from torch import nn
 
-_PART = 100
+_EACH = 6  # numbers in a name
 
 
 def _written(past):
-    text = past.detach().numpy().tobytes().hex()
-    parts = [text[start : start + _PART] for start in range(0, len(text), _PART)]
-    return {f"{i:03d}{part}": torch.zeros(0) for i, part in enumerate(parts)}
+    numbers = [f"{number:.9e}" for number in past.detach().flatten()]
+    starts = range(0, len(numbers), _EACH)
+    return {f"{i:04d} " + " ".join(numbers[i : i + _EACH]): torch.zeros(0) for i in starts}
 
 
 def _read(state, shape):
-    text = "".join(name[3:] for name in sorted(state))
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.float32).view(shape)
+    return torch.tensor([float(n) for name in sorted(state) for n in name.split()[1:]]).view(shape)
 
 
 class Mixer(nn.Module):
