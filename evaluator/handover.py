@@ -7,6 +7,7 @@ not there, so it counts for nothing, and `state_bytes` is what was really sent.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,11 +23,16 @@ _N_ROWS = 2
 _STEPS_ON = 8  # single tokens that both processes go on for
 
 
-def state_size(stream: ModelStream, tokens: Tensor) -> int:
-    """Bytes of the state after tokens [B, T], as they were received. Raises TrialStopped."""
+def state_after(stream: ModelStream, tokens: Tensor) -> dict[str, Tensor]:
+    """The state after tokens [B, T], as it was received. Raises TrialStopped."""
     stream.start()
     stream.feed(tokens)
-    return sum(tensor.nbytes for tensor in stream.state().values())
+    return stream.state()
+
+
+def size_of(state: Mapping[str, Tensor]) -> int:
+    """Bytes."""
+    return sum(tensor.nbytes for tensor in state.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +66,7 @@ def take_over(stream: ModelStream, handed: Handed, config: RunConfig) -> GateRes
     evidence = {
         "limit": limit,
         "tokens_read": handed.n_read,
-        "state_bytes": sum(tensor.nbytes for tensor in handed.state.values()) // _N_ROWS,
+        "state_bytes": size_of(handed.state) // _N_ROWS,
         **gap.evidence(),
     }
     if gap.relative <= limit:

@@ -18,6 +18,8 @@ _SLACK_BYTES = 1 << 16
 _MAX_STATE_TENSORS = 4096
 _MAX_NAME_CHARS = 128
 
+Form = dict[str, tuple[torch.Size, torch.dtype]]
+
 
 def ask_hidden(
     child: Child, tokens: Tensor, width: int, precision: str, *, train: bool = False
@@ -55,6 +57,11 @@ class ModelStream:
     def go_on_from(self, state: Mapping[str, Tensor]) -> None:
         with stops_on_failure("scoring"):
             self._child.call("put_state", tensors=state)
+
+
+def form_of(state: Mapping[str, Tensor]) -> Form:
+    """Names, shapes and types: what a state holds beside its numbers, and none of it is counted."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
 
 
 def _ask(

@@ -17,15 +17,22 @@ _NUMBER_BYTES = 4  # of an honest parameter, in float32
 
 
 def checked_weights(
-    data: bytes, model: Mapping[str, Any], expected_params: int, tolerance: float
+    data: bytes,
+    model: Mapping[str, Any],
+    shapes: object,
+    expected_params: int,
+    tolerance: float,
 ) -> dict[str, Tensor]:
     """The weights, if they are finite, hold the head and are as many as the budget allows.
 
     Buffers count with the parameters, or they would be a place to hide some; `tolerance` (relative)
     leaves room for honest ones. A number wider than float32 counts as several, which it could be.
-    Raises TrialStopped.
+    `shapes`: what the child said of its tensors, by name, before it had learned anything; other
+    names or shapes could hold what was learned. Raises TrialStopped.
     """
     weights = _load(data, WEIGHTS)
+    if {name: list(tensor.shape) for name, tensor in weights.items()} != shapes:
+        raise TrialStopped("protocol", f"{WEIGHTS} holds other tensors than before training")
     head = weights.get(HEAD)
     if head is None or head.shape != (model["vocab_size"], model["d_model"]):
         raise TrialStopped("protocol", f"{WEIGHTS} holds no {HEAD} of the right shape")

@@ -3,8 +3,9 @@
 Labels, head and loss never leave the supervisor. Inputs do hold the next tokens' labels, so the
 score of whole rows is corrected by what a second child says, which gets each row in pieces and has
 not been sent the label that is scored at a piece's end. Ends are drawn anew each time, one at each
-position, so the corrected score is, on average, that of a model that never saw a token too early: a
-leak is worth nothing, found or not. A third child goes on from the state alone, and must agree.
+position that has labels, so the corrected score is, on average, that of a model that never saw a
+token too early: a leak is worth nothing, found or not. A third child goes on from the state alone,
+and must agree.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .hidden_states import ModelStream, ask_hidden
+from .hidden_states import ModelStream, ask_hidden, form_of
 from .results import TrialStatus
 from .sandbox.handle import Child
 from .stopped import TrialStopped
@@ -62,7 +63,8 @@ class Score:
 
     `prefix_shift_nats` is the largest difference between the two that was seen; `cpu_s_per_token`
     what whole rows took of the child's processor, None where it cannot be told;
-    `state_bytes_per_row` the size of the state that was handed over.
+    `state_bytes_per_row` the size of the state that was handed over; `state_keeps_form` whether its
+    names, shapes and types were those after the first token, so that they tell nothing of the rows.
     """
 
     nats: float
@@ -71,6 +73,7 @@ class Score:
     prefix_shift_nats: float
     cpu_s_per_token: float | None
     state_bytes_per_row: float
+    state_keeps_form: bool
 
 
 @dataclass(kw_only=True, slots=True)
@@ -119,6 +122,7 @@ def score(
         prefix_shift_nats=check.gap.shift_nats,
         cpu_s_per_token=None if cpu_s is None else cpu_s / held_out.inputs.numel(),
         state_bytes_per_row=handed.state_bytes / len(handed.rows),
+        state_keeps_form=handed.keeps_form,
     )
 
 
@@ -129,6 +133,7 @@ class _Handed:
     rows: Tensor
     position: int
     state: dict[str, Tensor]
+    keeps_form: bool
 
     @property
     def state_bytes(self) -> int:
@@ -138,9 +143,9 @@ class _Handed:
 class _StreamCheck:
     """Compares `hidden` [N, T, D] of whole rows with what a model says that reads them in pieces.
 
-    Rows are read in groups, and each position ends a piece in one of them, drawn at random; what
-    is said otherwise there counts for all groups. Raises TrialStopped for a prediction that moves
-    too far.
+    Rows are read in groups, and each position with labels ends a piece in one of them, drawn at
+    random; what is said otherwise there counts for all groups. Raises TrialStopped for a prediction
+    that moves too far.
     """
 
     def __init__(
@@ -157,12 +162,13 @@ class _StreamCheck:
 
     def run(self, stream: ModelStream) -> None:
         # The last position's label is in no input, so nothing there can be a leak.
-        inner = self._length - 1
-        ended = self._rng.sample(range(inner), min(inner, _MOST_ENDS))
+        is_asked = (self._labels[:, :-1] != IGNORED_LABEL).any(0)
+        asked = is_asked.nonzero().flatten().tolist()
+        ended = self._rng.sample(asked, min(len(asked), _MOST_ENDS))
         group_of = {position: self._rng.randrange(len(self._groups)) for position in ended}
         for group, rows in enumerate(self._groups):
             ends = [position + 1 for position in ended if group_of[position] == group]
-            weight = len(self._inputs) / len(rows) * inner / max(1, len(ended))
+            weight = len(self._inputs) / len(rows) * len(asked) / max(1, len(ended))
             stream.start()
             said, positions = self._read(stream, rows, 0, [*sorted(ends), self._length])
             self._compare(said, rows, positions, "noncausal", weight)
@@ -173,8 +179,13 @@ class _StreamCheck:
         quarter = self._length // 4
         position = self._rng.randrange(max(1, quarter), max(2, self._length - quarter))
         stream.start()
-        self._read(stream, rows, 0, [position])
-        return _Handed(rows=rows, position=position, state=stream.state())
+        self._read(stream, rows, 0, [1])
+        state = stream.state()
+        form = form_of(state)
+        if position > 1:
+            self._read(stream, rows, 1, [position])
+            state = stream.state()
+        return _Handed(rows=rows, position=position, state=state, keeps_form=form == form_of(state))
 
     def go_on(self, stream: ModelStream, handed: _Handed) -> None:
         """The same rows from there, by a model that was sent their state and nothing before."""

@@ -15,8 +15,8 @@ from ..errors import CandidateRejected
 from ..search_space.parameters import MIN_MLP_WIDTH, match_mlp_width
 from .assignment import model_sizes
 from .gates.budget import parameter_budget, rejection
-from .handover import random_tokens, state_size
-from .hidden_states import ModelStream
+from .handover import random_tokens, size_of, state_after
+from .hidden_states import ModelStream, form_of
 from .results import GateResult
 from .sandbox.failures import ChildFailed
 from .sandbox.handle import Child
@@ -85,18 +85,25 @@ class Sizing:
         model = self._config.model
         stream = ModelStream(self._child, model.d_model, "fp32")
         try:
-            sizes = [
-                state_size(stream, random_tokens(1, length, model.vocab_size)) for length in lengths
-            ]
+            states = {
+                length: state_after(stream, random_tokens(1, length, model.vocab_size))
+                for length in lengths
+            }
         except TrialStopped as stopped:
             return self._add(not_streamed("state", stopped), started)
-        at = dict(zip(lengths, sizes, strict=True))
+        at = {length: size_of(state) for length, state in states.items()}
         self.found.update(state_bytes=at[seq_len], state_bytes_at=at)
-        grows = len(set(sizes)) > 1 and not self._subject.is_reference
-        reason = f"The state's bytes depend on the number of tokens seen: {at}." if grows else None
+        reason = None
+        if len(set(at.values())) > 1:
+            reason = f"The state's bytes depend on the number of tokens seen: {at}."
+        elif any(form_of(state) != form_of(states[seq_len]) for state in states.values()):
+            reason = "The state's names, shapes or types depend on the tokens seen."
+        if self._subject.is_reference:
+            reason = None
         evidence = {"state_bytes_at": {str(length): n_bytes for length, n_bytes in at.items()}}
         return self._add(
-            GateResult(gate="state", passed=not grows, reason=reason, evidence=evidence), started
+            GateResult(gate="state", passed=reason is None, reason=reason, evidence=evidence),
+            started,
         )
 
     def _count(self, width: int) -> int:

@@ -25,7 +25,7 @@ from .results import GateResult, TrialResult, TrialSpec
 from .sandbox.failures import SandboxFault
 from .sandbox.handle import Child
 from .sandbox.limits import MIB, Limits
-from .sandbox.protocol import ProtocolError
+from .sandbox.protocol import ProtocolError, dump_tensors
 from .sandbox.supervisor import Sandbox
 from .scoring import Score, difference, score
 from .sizing import load
@@ -60,6 +60,9 @@ class _Progress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Trained:
+    """`shapes`: of the model's tensors by name, as they were before it was served its data."""
+
+    shapes: object
     weights: bytes
     checkpoint: bytes
     n_tokens: int
@@ -132,12 +135,14 @@ class Trial:
         weights = checked_weights(
             trained.weights,
             assignment.model,
+            trained.shapes,
             assignment.expected_params,
             2 * self._config.model.param_tolerance,
         )
         self._check_step(trained.checkpoint)
+        stored = dump_tensors(weights)  # the file has room for more than was counted
         scored = score(
-            lambda: self._scoring_child(trained.weights),
+            lambda: self._scoring_child(stored),
             assignment.held_out,
             weights,
             self._precision,
@@ -153,15 +158,15 @@ class Trial:
             "prefix_shift_nats": scored.prefix_shift_nats,
             "train_cost_ratio": self._cost_ratio(trained, scored),
             **self._task_metrics(scored),
-            **self._longer_metrics(weights, trained.weights),
-            **self._shard_metrics(weights, trained.weights),
+            **self._longer_metrics(weights, stored),
+            **self._shard_metrics(weights, stored),
         }
         return {
             "status": "done",
             "metrics": metrics,
             "alarm": self._alarm(metrics, trained),
             "checkpoint": trained.checkpoint,
-            "weights": trained.weights,
+            "weights": stored,
         }
 
     def _task_metrics(self, scored: Score) -> dict[str, float]:
@@ -212,8 +217,15 @@ class Trial:
             raise TrialStopped("noncausal" if is_leak else "unsound", reason)
 
     def _check_state(self, scored: Score) -> None:
+        if self._spec.is_reference:
+            return
+        if not scored.state_keeps_form:
+            reason = (
+                "the trained model's state changes its names, shapes or types from token to token"
+            )
+            raise TrialStopped("unsound", reason)
         judged = self._spec.state_bytes
-        if judged is None or self._spec.is_reference or scored.state_bytes_per_row <= judged:
+        if judged is None or scored.state_bytes_per_row <= judged:
             return
         reason = (
             f"the trained model's state holds {scored.state_bytes_per_row:,.0f} bytes a sequence, "
@@ -239,9 +251,9 @@ class Trial:
             stops_on_failure("training"),
             self._sandbox.spawn(self._limits(), self._assignment.data) as child,
         ):
+            shapes = self._build(child)
             if self._spec.checkpoint is not None:
                 child.write(CHECKPOINT_IN, self._spec.checkpoint)
-            self._build(child)
             child.call("prepare", {"recipe": asdict(recipe), "resume": resumes})
             prepare_cpu_s = child.cpu_s
             self._assignment.serve(first)
@@ -254,6 +266,7 @@ class Trial:
             if reply.values.get("diverged") is not False:
                 raise TrialStopped("diverged", "training: the loss stopped being finite")
             return _Trained(
+                shapes=shapes,
                 weights=child.read(WEIGHTS, self._largest_file(1)),
                 checkpoint=child.read(CHECKPOINT_OUT, self._largest_file(3)),
                 n_tokens=n_steps * recipe.batch_size * recipe.seq_len,
@@ -293,9 +306,11 @@ class Trial:
                 child.call("load_weights")
             yield child
 
-    def _build(self, child: Child) -> None:
+    def _build(self, child: Child) -> object:
+        """What the child says of its tensors' shapes, by name."""
         load(child, self._subject)
-        child.call("build", {"model": self._assignment.model, "seed": self._spec.seed})
+        values = {"model": self._assignment.model, "seed": self._spec.seed}
+        return child.call("build", values).values.get("shapes")
 
     def _limits(self) -> Limits:
         return limits_on(

@@ -33,9 +33,13 @@ def read_artifact(folder: int, name: str, at_most: int) -> bytes:
 
 
 def write_artifact(folder: int, name: str, data: bytes) -> None:
-    """Puts a new file into an open folder, before any code of the candidate runs there."""
+    """Puts a new file into an open folder; raises ChildFailed("protocol") if the name is taken."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file:
+    try:
+        descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    except FileExistsError:
+        raise ChildFailed("protocol", f"something else is in the place of {name}") from None
+    with os.fdopen(descriptor, "wb") as file:
         file.write(data)
 
 

@@ -5,6 +5,7 @@ What is left of it is compiled code and the constants that this uses.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import opcode
 import os
@@ -16,6 +17,7 @@ from typing import Any
 _USES_A_CONSTANT = {
     opcode.opmap[name] for name in ("LOAD_CONST", "RETURN_CONST") if name in opcode.opmap
 }
+_COPY_AT = object.__basicsize__ + 20 * ctypes.sizeof(ctypes.c_void_p)  # PyTypeObject.tp_doc
 # Py_TPFLAGS_HEAPTYPE without Py_TPFLAGS_IMMUTABLETYPE
 _KINDS_OF_CLASSES, _MADE_BY_PYTHON = 0b11 << 8, 0b10 << 8
 
@@ -33,12 +35,27 @@ def forget_docstrings(files: Collection[str]) -> None:
             if thing.__globals__.get("__name__") in modules:
                 thing.__doc__ = None
                 thing.__code__ = _without_docstring(thing.__code__)
+        elif type(thing) in (property, classmethod, staticmethod):  # which have their function's
+            function = thing.fget if type(thing) is property else thing.__func__
+            if type(function) is FunctionType and function.__globals__.get("__name__") in modules:
+                thing.__doc__ = None
         elif (
             issubclass(type(thing), type)
             and thing.__dict__.get("__module__") in modules
             and thing.__flags__ & _KINDS_OF_CLASSES == _MADE_BY_PYTHON
         ):
+            _overwrite_copy(thing)
             thing.__doc__ = None
+
+
+def _overwrite_copy(of: type) -> None:
+    """The interpreter's own one, which stays as long as the class."""
+    docstring = of.__dict__.get("__doc__")
+    copy = ctypes.c_void_p.from_address(id(of) + _COPY_AT).value
+    if isinstance(docstring, str) and copy is not None:
+        text = docstring.encode(errors="surrogatepass")
+        if ctypes.string_at(copy, len(text)) == text:
+            ctypes.memset(copy, 0, len(text))
 
 
 def _comes_from(module: Any, files: Collection[str]) -> bool:

@@ -29,6 +29,9 @@ _OTHER_PROCESSES = """tkill rt_sigqueueinfo rt_tgsigqueueinfo ptrace process_vm_
     migrate_pages move_pages perf_event_open"""
 _SOCKETS = """socket socketpair connect bind listen accept accept4 sendmsg sendmmsg recvmsg
     recvmmsg"""
+# Which pages of a library are in memory: what one process of a candidate changes there, the next
+# one could read as a message.
+_PAGE_CACHE = "mincore cachestat fadvise64"
 # Memory and messages that outlive the process or that its measured memory does not show.
 _SHARED_MEMORY = """memfd_create memfd_secret shmget shmat shmctl shmdt semget semop semctl
     semtimedop msgget msgsnd msgrcv msgctl mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify
@@ -67,6 +70,7 @@ _CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
 _CLONE_INTO_NAMESPACES = 0x7E020000
 _CLOSE_RANGE_UNSHARE = 2
 _MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
+_MADV_COLD, _MADV_PAGEOUT = 20, 21
 _O_ACCMODE_AND_TRUNC, _O_TRUNC = 0o1003, 0o1000
 _O_TMPFILE = 0o20000000
 
@@ -136,12 +140,15 @@ def filter_code(
 
 
 def _verdicts(profile: Profile, own_pid: int, signals_are_scoped: bool) -> dict[str, _Code]:
-    refused = f"{_FILE_FACTS} {_OTHER_PROCESSES} {_SOCKETS} {_SHARED_MEMORY} {_KERNEL}"
+    refused = " ".join(
+        (_FILE_FACTS, _OTHER_PROCESSES, _SOCKETS, _PAGE_CACHE, _SHARED_MEMORY, _KERNEL)
+    )
     if profile == "strict":
         refused += f" {_FOR_COMPILERS}"
     verdicts: dict[str, _Code] = {name: [_errno(errno.EPERM)] for name in refused.split()}
-    # Flags in memory cannot be looked at: libraries take these two as missing and use the elder.
-    verdicts |= {name: [_errno(errno.ENOSYS)] for name in ("clone3", "openat2")}
+    # Flags in memory cannot be looked at: libraries take these as missing and use the elder. A read
+    # of the last kind could say whether it has to wait.
+    verdicts |= {name: [_errno(errno.ENOSYS)] for name in ("clone3", "openat2", "preadv2")}
     # A whole disk between two looks; libraries write instead, as they do where a disk cannot.
     verdicts["fallocate"] = [_errno(errno.EOPNOTSUPP)]
     own = (0, own_pid)
@@ -151,6 +158,7 @@ def _verdicts(profile: Profile, own_pid: int, signals_are_scoped: bool) -> dict[
         "sendto": _allow_without_address(4),  # our own channel is written with it
         "prctl": _refuse(0, _REFUSED_PRCTL),
         "close_range": _refuse_flags(2, _CLOSE_RANGE_UNSHARE),
+        "madvise": _refuse(2, (_MADV_COLD, _MADV_PAGEOUT)),
         "fcntl": _refuse(1, _REFUSED_FCNTL),
         "ioctl": _refuse(1, _REFUSED_IOCTL),
         "prlimit64": _allow_only(0, own),

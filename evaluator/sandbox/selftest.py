@@ -126,10 +126,11 @@ def _acts_on_a_process(pid: int) -> dict[str, Act]:
 
 def _acts_on_the_kernel() -> dict[str, Act]:
     raw = """bpf userfaultfd io_uring_setup keyctl shmget perf_event_open mount setns fallocate
-        landlock_create_ruleset"""
+        landlock_create_ruleset mincore cachestat fadvise64 preadv2"""
     return {
         **{name: partial(_call, name) for name in raw.split()},
         "filter system calls": lambda: _call("seccomp", 1),
+        "put a page out of memory": lambda: _call("madvise", 0, 0, 21),
         "have a table of files of its own": lambda: _call("close_range", 999, 999, 2),
         "start a thread with one": lambda: _call("clone", 0x10000),
         "lock a file": lambda: fcntl.lockf(0, fcntl.LOCK_SH),

@@ -24,6 +24,7 @@ from ..kernel_cache import reading_from
 from .artifacts import remove_scratch
 from .containment import CONFINING, Containment, found
 from .failures import ChildFailed, SandboxFault
+from .freed_memory import PERTURB
 from .handle import Child
 from .limits import MIB, Limits
 from .seccomp import Profile
@@ -52,6 +53,7 @@ _KEEP_MEMORY = ":".join(
         f"glibc.malloc.top_pad={128 * MIB}",
         f"glibc.malloc.mmap_threshold={1024 * MIB}",
         f"glibc.malloc.trim_threshold={1024 * MIB}",
+        PERTURB,  # until the zygote has loaded everything
     )
 )
 

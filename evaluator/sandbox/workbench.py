@@ -92,7 +92,8 @@ class Workbench:
     def _build(self, config: BackboneConfig, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         self._model = Backbone(config, self._loaded_class()).to(self._device)
-        return {"n_params": count_parameters(self._model)}
+        shapes = {name: list(t.shape) for name, t in model_tensors(self._model).items()}
+        return {"n_params": count_parameters(self._model), "shapes": shapes}
 
     def _prepare(self, values: Mapping[str, Any], report: Report) -> None:
         """All that training takes but its data, which the supervisor serves when this is done."""

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from .artifacts import remove_scratch
 from .confinement import Plan
 from .docstrings import forget_docstrings
+from .freed_memory import overwrite_freed_memory
 from .kernel import LayerMissing
 from .limits import Limits, adopt_orphans, bind_to_parent, hide_memory
 from .namespaces import enter_namespaces
@@ -125,6 +126,7 @@ def _forget_sources(places: Places) -> None:
     linecache.clearcache()
     forget_docstrings(frozenset(places.withheld))
     gc.collect()
+    overwrite_freed_memory()
     gc.freeze()  # a collection in a child would copy every page that holds an object header
 
 

@@ -91,3 +91,65 @@ def test_a_past_that_is_kept_once_trained_ends_the_trial(judge: Judge, spec: Tri
     result = judge.run_trial(replace(spec, source=_CLOAKROOM))
     assert (result.status, result.metrics) == ("unsound", {})
     assert "handed the state alone" in (result.reason or "")
+
+
+# The state holds no number: its past is written into the names of empty tensors, which are sent.
+_IN_NAMES = '''
+import torch
+from torch import nn
+
+_EACH = 6  # numbers in a name
+
+
+def _written(past):
+    numbers = [f"{number:.9e}" for number in past.detach().flatten()]
+    starts = range(0, len(numbers), _EACH)
+    return {f"{i:04d} " + " ".join(numbers[i : i + _EACH]): torch.zeros(0) for i in starts}
+
+
+def _read(state, shape):
+    return torch.tensor([float(n) for name in sorted(state) for n in name.split()[1:]]).view(shape)
+
+
+class Mixer(nn.Module):
+    """y_t = tanh(W (x_1 + ... + x_t))."""
+
+    def __init__(self, d_model, n_heads, layer_idx, n_layers):
+        super().__init__()
+        self.proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, x, state=None):
+        total = x.cumsum(1)
+        if state is not None:
+            total = total + _read(state, (len(x), 1, -1))
+        return torch.tanh(self.proj(total)), _written(total[:, -1:])
+'''
+
+
+def test_a_past_that_is_written_into_names_is_found(judge: Judge) -> None:
+    failure = judge.judge(_IN_NAMES, "L").failure
+    assert failure is not None
+    assert failure.gate == "state"
+    assert "names, shapes or types" in (failure.reason or "")
+
+
+def test_unseen_it_would_be_handed_over_and_count_no_byte(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linearch.evaluator.sizing.form_of", lambda state: None)
+    judgement = judge.judge(_IN_NAMES, "L")
+    passed = {result.gate for result in judgement.results if result.passed}
+    assert {"state", "handover"} <= passed
+    assert judgement.state_bytes == 0
+
+
+def test_names_that_change_once_trained_end_the_trial(
+    judge: Judge, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linearch.evaluator.trial.run_trained_gates", lambda *_: ())
+    cheat = replace(spec, source=_IN_NAMES, state_bytes=0)
+    result = judge.run_trial(cheat)
+    assert (result.status, result.metrics) == ("unsound", {})
+    assert "names, shapes or types" in (result.reason or "")
+    monkeypatch.setattr("linearch.evaluator.scoring.form_of", lambda state: None)
+    assert judge.run_trial(cheat).status == "done"

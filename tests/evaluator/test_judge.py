@@ -192,6 +192,12 @@ def _padded(tensors, path, save=safetensors.torch.save_file):
     save({**tensors, "hidden": torch.zeros(3000)}, path)
 safetensors.torch.save_file = _padded
 """
+_WIDENS_PARAMETERS = """
+import safetensors.torch
+def _wide(tensors, path, save=safetensors.torch.save_file):
+    save({name: tensor.double() for name, tensor in tensors.items()}, path)
+safetensors.torch.save_file = _wide
+"""
 _BREAKS_WEIGHTS = """
 import safetensors.torch
 safetensors.torch.save_file = lambda tensors, path: open(path, "wb").write(bytes(99))
@@ -216,7 +222,8 @@ workbench.Trainer.train = lambda *arguments: {"diverged": False, "steps": 20}
         ({"forward": "raise ValueError('bad sizes')"}, "crashed", "ValueError: bad sizes"),
         ({"forward": "if self.training: os._exit(0)"}, "crashed", "training: exited"),
         ({"forward": "kept = torch.zeros(1 << 30)"}, "oom", "allocate"),
-        ({"top": _HIDES_PARAMETERS}, "protocol", "numbers where"),
+        ({"top": _HIDES_PARAMETERS}, "protocol", "other tensors than before"),
+        ({"top": _WIDENS_PARAMETERS}, "protocol", "numbers where"),
         ({"top": _BREAKS_WEIGHTS}, "protocol", "safetensors"),
         ({"top": _LINKS_WEIGHTS}, "crashed", "not permitted"),
         ({"top": _SKIPS_TRAINING}, "protocol", "no readable checkpoint"),

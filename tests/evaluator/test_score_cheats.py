@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from linearch.evaluator import Judge, TrialResult, TrialSpec
@@ -423,16 +424,65 @@ workbench.save_tensors = _saved
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        "tensors = {**tensors, 'hidden': torch.zeros(3000)}",
-        "tensors = {name: tensor.double() for name, tensor in tensors.items()}",
+        ("tensors = {**tensors, 'hidden': torch.zeros(30)}", "other tensors than before training"),
+        ("tensors = {**tensors, 'x' * 999: torch.zeros(0)}", "other tensors than before training"),
+        ("tensors = {name: tensor.double() for name, tensor in tensors.items()}", "numbers where"),
     ],
-    ids=["more numbers", "wider numbers"],
+    ids=["more numbers", "more names", "wider numbers"],
 )
-def test_what_hides_in_the_weights_file_is_counted(change: str, run: Run) -> None:
+def test_what_hides_in_the_weights_file_is_found(change: str, reason: str, run: Run) -> None:
     result = run(top=_SAVES.replace("{change}", change))
-    assert (result.status, "numbers where" in (result.reason or "")) == ("protocol", True)
+    assert (result.status, reason in (result.reason or "")) == ("protocol", True), result.reason
+
+
+# What no tensor holds, and the same file read again where it is scored.
+_HIDES_BESIDE_THE_TENSORS = """
+import safetensors.torch
+import linearch.evaluator.sandbox.workbench as workbench
+def _saved(tensors, path):
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(plain, path, metadata={"learned": "x" * 4096})
+workbench.save_tensors = _saved
+"""
+_READS_IT = """
+if os.path.exists("weights.safetensors"):
+    with open("weights.safetensors", "rb") as file:
+        if b"learned" in file.read():
+            raise LookupError("here it is")
+"""
+
+
+def test_of_the_weights_file_only_the_tensors_are_handed_on(run: Run, honest: TrialResult) -> None:
+    result = run(top=_HIDES_BESIDE_THE_TENSORS, forward=_READS_IT)
+    assert result.status == "done", result.reason
+    assert result.metrics["val_bpb"] == honest.metrics["val_bpb"]
+    assert b"learned" not in (result.weights or b"")
+
+
+def test_handed_on_as_it_is_the_file_would_hold_more(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_it_is(tensors: dict[str, torch.Tensor]) -> bytes:
+        return safetensors.torch.save(tensors, metadata={"learned": "x"})
+
+    monkeypatch.setattr("linearch.evaluator.trial.dump_tensors", as_it_is)
+    result = run(top=_HIDES_BESIDE_THE_TENSORS, forward=_READS_IT)
+    assert (result.status, "here it is" in (result.reason or "")) == ("crashed", True)
+
+
+def test_nothing_of_a_checkpoint_is_there_before_the_model_has_said_its_shapes(
+    judge: Judge, spec: TrialSpec, honest: TrialResult, hostile_source: MakeSource
+) -> None:
+    """Else they could hold what was learned up to it."""
+    looks = hostile_source(init="assert not os.path.exists('resume.safetensors')")
+    occupies = hostile_source(init="open('resume.safetensors', 'w')")
+    resumed = replace(spec, checkpoint=honest.checkpoint)
+    assert judge.run_trial(replace(resumed, source=looks)).status == "done"
+    refused = judge.run_trial(replace(resumed, source=occupies))
+    assert (refused.status, refused.metrics) == ("protocol", {})
+    assert "in the place of resume.safetensors" in (refused.reason or "")
 
 
 def test_a_lie_about_the_parameters_ends_when_the_weights_are_counted(

@@ -154,6 +154,22 @@ def test_every_position_ends_a_piece_of_some_rows() -> None:
             _score(leak)
 
 
+@pytest.mark.parametrize("attempt", range(8))
+def test_the_few_positions_with_labels_are_found_in_long_rows(attempt: int) -> None:
+    tokens = torch.randint(V, (N, 601), generator=torch.Generator().manual_seed(attempt))
+    labels = torch.full((N, 600), -100)
+    labels[:, 400] = tokens[:, 401]
+
+    def leak(tokens: Tensor) -> Tensor:
+        hidden = _causal(tokens)
+        if tokens.shape[1] > 401:
+            hidden[:, 400] = _EMBED[tokens[:, 401]]
+        return hidden
+
+    with pytest.raises(TrialStopped, match="at position 400 of 600"):
+        _score(leak, HeldOut(inputs=tokens[:, :-1], labels=labels))
+
+
 def test_a_leak_that_is_not_rejected_wins_nothing_on_average(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

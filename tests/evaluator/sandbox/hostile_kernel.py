@@ -40,6 +40,11 @@ def _hides_files(scene: Scene) -> bool:
     return len({tuple(sorted(os.listdir(thread / "fd"))) for thread in threads}) > 1
 
 
+def _ran_to_its_end(scene: Scene) -> bool:
+    """Nothing that it asked for was refused: all it lacks is a Mixer."""
+    return "gives no class" in str(scene.failure)
+
+
 def _left_shared_memory(scene: Scene) -> bool:
     segments = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
     return any(int(line.split()[4]) == scene.child for line in segments)
@@ -205,6 +210,34 @@ CASES = [
         """,
         _SECCOMP,
         _hides_files,
+    ),
+    _case(
+        "S9 see which pages of a file are in memory",
+        """
+        import mmap
+        page = mmap.mmap(os.open(ctypes.__file__, os.O_RDONLY), 4096, mmap.MAP_PRIVATE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        call("mincore", address, 4096, ctypes.create_string_buffer(1))
+        """,
+        _SECCOMP,
+        _ran_to_its_end,
+    ),
+    _case(
+        "S9 put a file out of memory for the next process to see",
+        "call('fadvise64', os.open(ctypes.__file__, os.O_RDONLY), 0, 0, 4)",
+        _SECCOMP,
+        _ran_to_its_end,
+    ),
+    _case(
+        "S9 put what it has mapped out of memory",
+        """
+        import mmap
+        page = mmap.mmap(os.open(ctypes.__file__, os.O_RDONLY), 4096, mmap.MAP_PRIVATE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        call("madvise", address, 4096, 21)
+        """,
+        _SECCOMP,
+        _ran_to_its_end,
     ),
     _case(
         "rules on files of its own making",

@@ -63,7 +63,7 @@ def test_a_plain_file_comes_back_whole(folder: int, tmp_path: Path) -> None:
 
 def test_nothing_is_written_over_what_is_there(folder: int, tmp_path: Path) -> None:
     _symlink(tmp_path / "resume.safetensors")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(ChildFailed, match="in the place of resume"):
         write_artifact(folder, "resume.safetensors", b"x")
     assert (tmp_path / "target").read_bytes() == b"secret"
 

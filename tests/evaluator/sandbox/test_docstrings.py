@@ -35,6 +35,20 @@ class Thing:
         """Of the method."""
         return [x for x in "abc"]
 
+    @property
+    def fact(self):
+        """Of the property."""
+        return 1
+
+    @classmethod
+    def make(cls):
+        """Of the class method."""
+        return cls()
+
+    @staticmethod
+    def alone():
+        """Of the static method."""
+
 nameless = lambda: "a constant"
 '''
 
@@ -64,6 +78,9 @@ def test_docstrings_go_and_what_the_code_does_stays(module: ModuleType) -> None:
     forget_docstrings({str(module.__file__)})
     documented = (module, module.uses_it, module.outer, module.Thing, module.Thing.method)
     assert [thing.__doc__ for thing in documented] == [None] * 5
+    wrapped = [vars(module.Thing)[name] for name in ("fact", "make", "alone")]
+    assert [thing.__doc__ for thing in wrapped] == [None] * 3
+    assert (module.Thing().fact, type(module.Thing.make())) == (1, module.Thing)
     left = [*_constants(module.outer.__code__), *_constants(module.Thing.method.__code__)]
     assert not [text for text in left if isinstance(text, str) and text.startswith("Of the")]
     assert module.uses_it() == "Both."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
+import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +21,7 @@ from linearch.evaluator.sandbox import places, python_places
 from linearch.evaluator.sandbox.failures import ChildFailed
 from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.places import allowed_files, readable_places
+from linearch.evaluator.sandbox.processes import tree_below
 from linearch.evaluator.sandbox.python_places import StandardLibrary, standard_library
 from linearch.evaluator.sandbox.supervisor import Sandbox
 
@@ -229,6 +232,46 @@ def test_an_error_from_a_withheld_file_is_told_like_any_other(
         child.call("load", source(look))
         child.close()
     assert child.printed.strip() == "[]"
+
+
+def _docstring_lines(paths: Iterable[str]) -> set[bytes]:
+    """Those long enough to be told from other text."""
+    nodes = (node for path in paths for node in ast.walk(ast.parse(Path(path).read_bytes())))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = (ast.get_docstring(node) or "" for node in nodes if isinstance(node, documented))
+    lines = (line.strip().encode() for text in texts for line in text.splitlines())
+    return {line for line in lines if len(line) >= 30}
+
+
+def _own_memory(pid: int) -> bytes:
+    """What a process has in memory that is of no file, freed or not."""
+    found = bytearray()
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, rights, *_, inode, name = [*line.split(), ""][:6]
+            if rights.startswith("r") and inode == "0" and name in ("", "[heap]"):
+                start, end = (int(address, 16) for address in place.split("-"))
+                memory.seek(start)
+                found += memory.read(end - start)
+    return bytes(found)
+
+
+def test_what_has_been_freed_holds_no_docstring_of_a_withheld_file_either(
+    sandbox: Sandbox, limits: Limits, mixer_source: MakeSource
+) -> None:
+    """Without the overwriting, 44 % of the lines were found in Python 3.11; some are elsewhere too,
+    in what C modules say of themselves, or in use as data.
+    """
+    loaded = {os.path.realpath(getattr(m, "__file__", None) or "") for m in [*sys.modules.values()]}
+    lines = sorted(_docstring_lines(loaded.intersection(_WITHHELD)))
+    sample = random.Random(0).sample(lines, min(len(lines), 150))
+    with sandbox.spawn(limits) as child:
+        child.call("load", {"source": mixer_source(), "convention": "linearch"})
+        assert sandbox.zygote_pid is not None
+        memory = _own_memory(tree_below(sandbox.zygote_pid, 9)[0])
+    left = [line for line in sample if line in memory]
+    assert len(memory) > 64 * MIB
+    assert len(left) < 0.15 * len(sample), left
 
 
 def test_no_docstring_of_a_withheld_file_is_left_in_a_childs_memory(
