@@ -20,6 +20,7 @@ from .forms import Form, choose_form
 from .naive.attention import attention_loop
 from .precision import without_autocast, working_dtype
 
+LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
 # (keys, values, count), and the log decays if the call has them
 Past = tuple[Tensor, ...]
 
@@ -51,7 +52,7 @@ def causal_attention(
 
     Returns o [B, T, H, V] in v's dtype and the past for the next call. With a window that past has
     window - 1 rows, zeros at the left until as many tokens were seen; without one it grows with T.
-    ValueError for arguments that do not fit each other.
+    The Triton form takes no past. ValueError for arguments that do not fit each other.
     """
     _check(q, k, v, log_decay, sinks, window, past)
     length, out_dtype = q.shape[1], v.dtype
@@ -63,14 +64,27 @@ def causal_attention(
         k, v = _after(past[0], k), _after(past[1], v)
         log_decay = None if log_decay is None else _after(past[3], log_decay)
         seen = past[2]
-    naive = choose_form(form) == "naive"
     dtype = working_dtype(q, k, v, log_decay, sinks)
-    if not naive and log_decay is None and sinks is None:
-        dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
-    run = attention_loop if naive else attention_blocks
-    q, keys, values = q.to(dtype), k.to(dtype), v.to(dtype)
+    plain = log_decay is None and sinks is None
+    fuses = dtype == torch.float32 and past is None
+    fuses = fuses and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
+    if plain and window is None and form is None:
+        fuses = False  # torch's fused attention, which the chunked form is then, is the faster
+    form = choose_form(form, fused_on=q.device if fuses else None)
     gates = None if log_decay is None else log_decay.to(dtype)
-    o = run(q, keys, values, gates, None if sinks is None else sinks.to(dtype), window, seen, scale)
+    sinks = None if sinks is None else sinks.to(dtype)
+    if form == "chunked" and plain:
+        dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+    if form == "triton" and {x.dtype for x in (q, k, v)} == {torch.bfloat16}:
+        dtype = torch.bfloat16
+    q, keys, values = q.to(dtype), k.to(dtype), v.to(dtype)
+    if form == "triton":
+        from .triton.attention import attention_fused  # needs a package that some machines lack
+
+        o = attention_fused(q, keys, values, gates, sinks, window, scale)
+    else:
+        run = attention_loop if form == "naive" else attention_blocks
+        o = run(q, keys, values, gates, sinks, window, seen, scale)
     return o.to(out_dtype), _next_past(k, v, log_decay, window, seen, length)
 
 

@@ -49,6 +49,37 @@ def pull(key_dim: int, value_dim: int, dtype: torch.dtype, exact: bool) -> Confi
     )
 
 
+def attention(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    """Blocks of queries (block_m) and keys (block_n); channels are never cut."""
+    if dtype == torch.float32:
+        return Config(block_m=32, block_n=32, num_warps=4, num_stages=1)
+    wide = max(key_dim, value_dim)
+    warps, stages = (4 if wide <= 64 else 8), (3 if wide <= 128 else 2)
+    return Config(block_m=128, block_n=64, num_warps=warps, num_stages=stages)
+
+
+def attention_queries(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    """For the gradient of queries."""
+    if dtype == torch.float32:
+        return Config(block_m=32, block_n=32, num_warps=4, num_stages=1)
+    wide = max(key_dim, value_dim)
+    if wide <= 128:
+        return Config(block_m=64, block_n=64, num_warps=4, num_stages=2)
+    return Config(block_m=128, block_n=64, num_warps=8, num_stages=1)
+
+
+def attention_keys(
+    key_dim: int, value_dim: int, dtype: torch.dtype
+) -> tuple[Config, tuple[tuple[bool, bool], ...]]:
+    """For the gradients of keys and values, and which of the two each launch makes."""
+    both, each = ((True, True),), ((True, False), (False, True))
+    if dtype == torch.float32:
+        return Config(block_m=32, block_n=32, num_warps=4, num_stages=1), both
+    if max(key_dim, value_dim) <= 128:
+        return Config(block_m=64, block_n=64, num_warps=4, num_stages=2), both
+    return Config(block_m=64, block_n=128, num_warps=8, num_stages=1), each
+
+
 def segments(programs: int, chunks: int) -> int:
     """How many a sequence is cut into, each a program, when `programs` go through whole ones."""
     if programs >= FEW_PROGRAMS:
