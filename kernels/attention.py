@@ -68,8 +68,8 @@ def causal_attention(
     plain = log_decay is None and sinks is None
     fuses = dtype == torch.float32 and past is None
     fuses = fuses and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
-    if plain and window is None and form is None:
-        fuses = False  # torch's fused attention, which the chunked form is then, is the faster
+    # Alone, full attention is torch's fused one (the chunked form), unless Triton's is asked for.
+    fuses = fuses and not (plain and window is None and form is None)
     form = choose_form(form, fused_on=q.device if fuses else None)
     gates = None if log_decay is None else log_decay.to(dtype)
     sinks = None if sinks is None else sinks.to(dtype)
@@ -77,14 +77,14 @@ def causal_attention(
         dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     if form == "triton" and {x.dtype for x in (q, k, v)} == {torch.bfloat16}:
         dtype = torch.bfloat16
-    q, keys, values = q.to(dtype), k.to(dtype), v.to(dtype)
+    inputs = (q.to(dtype), k.to(dtype), v.to(dtype), gates, sinks, window)
     if form == "triton":
         from .triton.attention import attention_fused  # needs a package that some machines lack
 
-        o = attention_fused(q, keys, values, gates, sinks, window, scale)
+        o = attention_fused(*inputs, scale)
     else:
         run = attention_loop if form == "naive" else attention_blocks
-        o = run(q, keys, values, gates, sinks, window, seen, scale)
+        o = run(*inputs, seen, scale)
     return o.to(out_dtype), _next_past(k, v, log_decay, window, seen, length)
 
 

@@ -54,7 +54,7 @@ def _forward_op(
         q, k, v, q if sums is None else sums.contiguous(),
         q if sinks is None else sinks.contiguous(), o, lse,
         scale, T, H, K, V, min(window, T), *rows(q), *rows(k), *rows(v),
-        SINKS=sinks is not None, **_compiled(tile, K, V, sums),
+        SINKS=sinks is not None, **_compiled(tile, K, V, sums, v.dtype),
     )  # fmt: skip
     return o, lse
 
@@ -96,14 +96,15 @@ def _backward_op(
     pull_queries_kernel[(B * H * triton.cdiv(T, tile.block_m),)](
         q, k, v, q if sums is None else sums, o, do, lse, delta, dq, dsums, *sizes,
         *rows(q), *rows(k), *rows(v), *rows(o), *rows(do),
-        GATE_GRAD=gate_grad, **_compiled(tile, K, V, sums),
+        GATE_GRAD=gate_grad, **_compiled(tile, K, V, sums, v.dtype),
     )  # fmt: skip
     tile, passes = configs.attention_keys(K, V, v.dtype)
     for of_k, of_v in passes:
         pull_keys_kernel[(B * H * triton.cdiv(T, tile.block_n),)](
             q, k, v, q if sums is None else sums, do, lse, delta, dk, dv, dsums, *sizes,
             *rows(q), *rows(k), *rows(v), *rows(do),
-            GATE_GRAD=gate_grad and of_k, OF_K=of_k, OF_V=of_v, **_compiled(tile, K, V, sums),
+            GATE_GRAD=gate_grad and of_k, OF_K=of_k, OF_V=of_v,
+            **_compiled(tile, K, V, sums, v.dtype),
         )  # fmt: skip
     if sinks is not None:
         weights = torch.exp2(sinks[:, None] * LOG2_E.value - lse)
@@ -169,7 +170,9 @@ def _backward_room(
     ]
 
 
-def _compiled(tile: Config, K: int, V: int, sums: Tensor | None) -> dict[str, Any]:
+def _compiled(
+    tile: Config, K: int, V: int, sums: Tensor | None, dtype: torch.dtype
+) -> dict[str, Any]:
     """The arguments of a launch that are the compiler's."""
     block_k, block_v = configs.block(K, K), configs.block(V, V)
     return {
@@ -178,6 +181,7 @@ def _compiled(tile: Config, K: int, V: int, sums: Tensor | None) -> dict[str, An
         "BK": block_k,
         "BV": block_v,
         "DECAY": sums is not None,
+        "EXACT": dtype == torch.float32,
         "EVEN_K": block_k == K,
         "EVEN_V": block_v == V,
         "PRECISION": "ieee",

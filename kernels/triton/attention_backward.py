@@ -14,8 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .attention_forward import keys_of, split_sums
-from .tiles import LOG2_E, load_tile, power_of_two, product, store_tile
+from .attention_forward import keys_of, sums_from
+from .tiles import LOG2_E, load_tile, not_hoisted, power_of_two, product, store_tile
 
 
 @triton.jit(do_not_specialize=["T", "H", "window"])
@@ -28,6 +28,7 @@ def pull_queries_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    EXACT: tl.constexpr,
     GATE_GRAD: tl.constexpr,
     EVEN_K: tl.constexpr,
     EVEN_V: tl.constexpr,
@@ -41,7 +42,6 @@ def pull_queries_kernel(
     b = bh // H
     h = bh % H
     rows = tl.arange(0, BM)
-    columns = tl.arange(0, BN)
     keys = tl.arange(0, BK)
     values = tl.arange(0, BV)
     left = T - first
@@ -61,27 +61,38 @@ def pull_queries_kernel(
     tl.store(delta_ptr + of_rows, delta, mask=rows < left)
     lse = tl.load(lse_ptr + of_rows, mask=rows < left, other=float("inf"))
     if DECAY:
-        high_t, low_t = split_sums(sums_at, first + rows, T)
+        high_t, low_t = sums_from(first, sums_at, first + rows, T)
+        if not EXACT:
+            lse -= high_t
     dq = tl.zeros((BM, BK), dtype=tl.float32)
     by_query = tl.zeros((BM,), dtype=tl.float32)
+    t = first + rows
     for part in tl.static_range(3):
         from_key = start if part == 0 else (edge if part == 1 else diagonal)
         to_key = edge if part == 0 else (diagonal if part == 1 else end)
         for j in range(from_key, to_key, BN):
+            columns = not_hoisted(tl.arange(0, BN), T - j)
             k = load_tile(k_at, columns, keys, k_t, T - j, K, EVEN_K)
             v = load_tile(v_at, columns, values, v_t, T - j, V, EVEN_V)
             scores = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
             if DECAY:
-                high_s, low_s = split_sums(sums_at, j + columns, T)
-                scores += high_t[:, None] - high_s[None, :] + (low_t[:, None] - low_s[None, :])
-            behind = first + rows[:, None] - (j + columns[None, :])
+                high_s, low_s = sums_from(first, sums_at, j + columns, T)
+                if EXACT:
+                    scores += low_t[:, None] - low_s[None, :]
+                    scores += high_t[:, None] - high_s[None, :]
+                else:
+                    scores -= high_s[None, :]
+            s = j + columns
             if part != 1:
-                scores = tl.where((behind >= 0) & (behind < window), scores, float("-inf"))
+                seen = (s[None, :] <= t[:, None]) & (s[None, :] > t[:, None] - window)
+                scores = tl.where(seen, scores, float("-inf"))
             weights = power_of_two(scores - lse[:, None])
             moved = weights * (product(do, tl.trans(v), PRECISION) - delta[:, None])
-            dq += product(moved.to(k.dtype), k, PRECISION)
             if GATE_GRAD:
-                by_query += tl.sum(tl.where(behind > 0, moved, 0.0) if part == 2 else moved, 1)
+                by_query += tl.sum(
+                    tl.where(s[None, :] < t[:, None], moved, 0.0) if part == 2 else moved, 1
+                )
+            dq += product(moved.to(k.dtype), k, PRECISION)
             k_at += BN * k_t
             v_at += BN * v_t
     flat = (b * T + first) * H + h
@@ -100,6 +111,7 @@ def pull_keys_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    EXACT: tl.constexpr,
     GATE_GRAD: tl.constexpr,
     OF_K: tl.constexpr,
     OF_V: tl.constexpr,
@@ -114,7 +126,6 @@ def pull_keys_kernel(
     bh = (pid // blocks).to(tl.int64)
     b = bh // H
     h = bh % H
-    rows = tl.arange(0, BM)
     columns = tl.arange(0, BN)
     keys = tl.arange(0, BK)
     values = tl.arange(0, BV)
@@ -135,34 +146,44 @@ def pull_keys_kernel(
     if OF_K:
         v = load_tile(v_at, columns, values, v_t, left, V, EVEN_V)
     if DECAY:
-        high_s, low_s = split_sums(sums_at, first + columns, T)
+        high_s, low_s = sums_from(first, sums_at, first + columns, T)
     dk = tl.zeros((BN, BK), dtype=tl.float32)
     dv = tl.zeros((BN, BV), dtype=tl.float32)
     by_key = tl.zeros((BN,), dtype=tl.float32)
+    s = first + columns
     for part in tl.static_range(3):
         from_query = start if part == 0 else (after if part == 1 else edge)
         to_query = after if part == 0 else (edge if part == 1 else end)
         for i in range(from_query, to_query, BM):
+            rows = not_hoisted(tl.arange(0, BM), T - i)
             q = load_tile(q_at, rows, keys, q_t, T - i, K, EVEN_K)
             do = load_tile(do_at, rows, values, do_t, T - i, V, EVEN_V)
             # Infinite after the last token, whose weights are then 0.
             lse = tl.load(lse_ptr + bh * T + i + rows, mask=rows < T - i, other=float("inf"))
             scores = product(k, tl.trans(q), PRECISION) * (scale * LOG2_E)
             if DECAY:
-                high_t, low_t = split_sums(sums_at, i + rows, T)
-                scores += high_t[None, :] - high_s[:, None] + (low_t[None, :] - low_s[:, None])
-            behind = i + rows[None, :] - (first + columns[:, None])
+                high_t, low_t = sums_from(first, sums_at, i + rows, T)
+                if EXACT:
+                    scores += low_t[None, :] - low_s[:, None]
+                    scores += high_t[None, :] - high_s[:, None]
+                else:
+                    scores -= high_s[:, None]
+                    lse -= high_t
+            t = i + rows
             if part != 1:
-                scores = tl.where((behind >= 0) & (behind < window), scores, float("-inf"))
+                seen = (s[:, None] <= t[None, :]) & (s[:, None] > t[None, :] - window)
+                scores = tl.where(seen, scores, float("-inf"))
             weights = power_of_two(scores - lse[None, :])
             if OF_V:
                 dv += product(weights.to(do.dtype), do, PRECISION)
             if OF_K:
                 delta = tl.load(delta_ptr + bh * T + i + rows, mask=rows < T - i, other=0.0)
                 moved = weights * (product(v, tl.trans(do), PRECISION) - delta[None, :])
-                dk += product(moved.to(q.dtype), q, PRECISION)
                 if GATE_GRAD:
-                    by_key += tl.sum(tl.where(behind > 0, moved, 0.0) if part == 0 else moved, 1)
+                    by_key += tl.sum(
+                        tl.where(s[:, None] < t[None, :], moved, 0.0) if part == 0 else moved, 1
+                    )
+                dk += product(moved.to(q.dtype), q, PRECISION)
             q_at += BM * q_t
             do_at += BM * do_t
     flat = (b * T + first) * H + h

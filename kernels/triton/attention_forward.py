@@ -5,9 +5,10 @@ weights relative to it and the weighted values are kept, and rescaled where a hi
 sink is where they begin. Keys outside a window are never read: before the first `start`, masked to
 `edge` (some queries see them no more), unmasked to `diagonal`, masked to `end`.
 
-Log decays come summed from the sequence's start in float64, and the decay between two tokens is the
-difference of their sums, each in two float32 parts: exact to a rounding of itself, however long the
-sequence.
+Log decays come summed from the sequence's start in float64. The decay between two tokens is the
+difference of their sums, each less that of the block's first token and in float32: what a long
+sequence has summed before costs no accuracy. Float32 inputs have the rest in a second float32, and
+so the difference to a rounding of itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import LOG2_E, load_tile, power_of_two, product, store_tile
+from .tiles import LOG2_E, load_tile, not_hoisted, power_of_two, product, store_tile
 
 _LOWEST_SCORE = tl.constexpr(-1e30)  # finite: its difference to itself is 0
 
@@ -30,9 +31,10 @@ def keys_of(first, T, window, BM: tl.constexpr, BN: tl.constexpr):
 
 
 @triton.jit
-def split_sums(sums_at, rows, rows_left):
-    """Summed log decays to base 2, in two float32 parts."""
-    sums = tl.load(sums_at + rows, mask=rows < rows_left, other=0.0) * LOG2_E
+def sums_from(origin, sums_at, rows, rows_left):
+    """Summed log decays to base 2, less those up to the token `origin`: float32, and the rest."""
+    sums = tl.load(sums_at + rows, mask=rows < rows_left, other=0.0)
+    sums = (sums - tl.load(sums_at + origin)) * LOG2_E
     high = sums.to(tl.float32)
     return high, (sums - high.to(tl.float64)).to(tl.float32)
 
@@ -47,6 +49,7 @@ def attend_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    EXACT: tl.constexpr,
     SINKS: tl.constexpr,
     EVEN_K: tl.constexpr,
     EVEN_V: tl.constexpr,
@@ -60,7 +63,6 @@ def attend_kernel(
     b = bh // H
     h = bh % H
     rows = tl.arange(0, BM)
-    columns = tl.arange(0, BN)
     keys = tl.arange(0, BK)
     values = tl.arange(0, BV)
     start, edge, diagonal, end = keys_of(first, T, window, BM, BN)
@@ -70,26 +72,31 @@ def attend_kernel(
     sums_at = sums_ptr + bh * T
     q = load_tile(q_at, rows, keys, q_t, T - first, K, EVEN_K)
     if DECAY:
-        high_t, low_t = split_sums(sums_at, first + rows, T)
+        high_t, low_t = sums_from(first, sums_at, first + rows, T)
     highest = tl.zeros((BM,), dtype=tl.float32) + _LOWEST_SCORE
     total = tl.zeros((BM,), dtype=tl.float32)
     if SINKS:
         highest = tl.maximum(highest, tl.load(sinks_ptr + h) * LOG2_E)
         total += 1.0
     out = tl.zeros((BM, BV), dtype=tl.float32)
+    t = first + rows
     for part in tl.static_range(3):
         from_key = start if part == 0 else (edge if part == 1 else diagonal)
         to_key = edge if part == 0 else (diagonal if part == 1 else end)
         for j in range(from_key, to_key, BN):
+            columns = not_hoisted(tl.arange(0, BN), T - j)
             k = load_tile(k_at, columns, keys, k_t, T - j, K, EVEN_K)
             v = load_tile(v_at, columns, values, v_t, T - j, V, EVEN_V)
             scores = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
             if DECAY:
-                high_s, low_s = split_sums(sums_at, j + columns, T)
-                scores += high_t[:, None] - high_s[None, :] + (low_t[:, None] - low_s[None, :])
+                high_s, low_s = sums_from(first, sums_at, j + columns, T)
+                scores += high_t[:, None] - high_s[None, :]
+                if EXACT:
+                    scores += low_t[:, None] - low_s[None, :]
             if part != 1:
-                behind = first + rows[:, None] - (j + columns[None, :])
-                scores = tl.where((behind >= 0) & (behind < window), scores, float("-inf"))
+                s = j + columns
+                seen = (s[None, :] <= t[:, None]) & (s[None, :] > t[:, None] - window)
+                scores = tl.where(seen, scores, float("-inf"))
             top = tl.maximum(highest, tl.max(scores, 1))
             weights = power_of_two(scores - top[:, None])
             fade = power_of_two(highest - top)

@@ -30,6 +30,7 @@ _LAYERS = (
     ("norm", (None, "silu"), (32, 64, 128, 256, 512, 1024)),
     ("convolution", ("silu",), (128,)),
     ("loss", (None,), (256, 4096)),
+    ("attention", (None, "scalar", "sinks"), _DIMS),
 )
 
 
@@ -132,7 +133,7 @@ def _compiled(case: Case) -> Warmed:
 
 
 def _runs(case: Case) -> Iterator[partial[None]]:
-    make = {"norm": _norm, "convolution": _convolution, "loss": _loss}.get(case.operation)
+    make = _MAKERS.get(case.operation)
     for with_grad in (True, False):
         if make is not None:
             yield partial(make, case, with_grad)
@@ -184,6 +185,22 @@ def _loss(case: Case, with_grad: bool) -> None:
 
     logits = torch.zeros(16, case.dim, dtype=case.dtype)
     loss_and_gradient_fused(logits, torch.zeros(16, dtype=torch.int64), torch.ones(16), with_grad)
+
+
+def _attention(case: Case, with_grad: bool) -> None:
+    """A window or none: it is an argument of the same kernels."""
+    from .attention import attention_fused
+
+    rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
+    q, k, v = (leaf(*rows, case.dim, dtype=case.dtype) for _ in range(3))
+    gate = leaf(*rows) if case.gate == "scalar" else None
+    sinks = leaf(2) if case.gate == "sinks" else None
+    o = attention_fused(q, k, v, gate, sinks, None, 1.0)
+    if with_grad:
+        o.sum().backward()
+
+
+_MAKERS = {"norm": _norm, "convolution": _convolution, "loss": _loss, "attention": _attention}
 
 
 def _leaf(with_grad: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import deterministic
 
-from linearch.kernels import linear_cross_entropy, rms_norm, short_convolution
+from linearch.kernels import causal_attention, linear_cross_entropy, rms_norm, short_convolution
 
 Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
 
@@ -39,7 +39,34 @@ def cases() -> dict[str, Case]:
         "convolution, one tap": (short_convolution, {"x": sequence, "weight": taps[:, :1]}, silu),
         "convolution, two tokens": (short_convolution, convolved | {"x": sequence[:, :2]}, silu),
         "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
+    } | attention_cases()
+
+
+def attention_cases() -> dict[str, Case]:
+    """Blocks are of 16 tokens: of 70 some are masked at one end of a window, some at the other."""
+    q, k = torch.randn(2, 2, 70, 2, 20)
+    v, gate = torch.randn(2, 70, 2, 12), -torch.rand(2, 70, 2)
+    gate[:, ::5] = -20.0
+    plain, sinks = {"q": q, "k": k, "v": v}, torch.randn(2)
+    one = {name: x[:, :1] for name, x in plain.items()}
+    return {
+        "attention": (attention, plain, {}),
+        "attention, decay": (attention, plain | {"log_decay": gate}, {}),
+        "attention, constant decay": (attention, plain | {"log_decay": gate[0, 1]}, {}),
+        "attention, sinks": (attention, plain | {"sinks": sinks}, {"scale": -0.3}),
+        "attention, window": (attention, plain, {"window": 35}),
+        "attention, one token seen": (attention, plain | {"sinks": sinks}, {"window": 1}),
+        "attention, all": (
+            attention,
+            plain | {"log_decay": gate, "sinks": sinks},
+            {"window": 33},
+        ),
+        "attention, one token": (attention, one | {"log_decay": gate[:, :1]}, {}),
     }
+
+
+def attention(**inputs: Any) -> Tensor:
+    return causal_attention(**inputs)[0]
 
 
 def main() -> None:
