@@ -57,7 +57,7 @@ def measure(
     torch.manual_seed(0)
     bytes_per_ms = memory_bandwidth(device)
     for shape in shapes or (SHAPES_ON_GPU if device.type == "cuda" else SHAPES_ON_CPU):
-        for case in cases(shape, device, operations):
+        for case in cases(shape, device, operations, form):
             row = _row(case, device, form, bytes_per_ms)
             yield _with_peer(row, case, device) if with_peer else row
 

@@ -20,12 +20,14 @@ from . import (
     scan,
     short_convolution,
 )
+from .forms import Form, runs_triton
 
 Shape = tuple[int, int, int, int]  # [B, T, H, K = V]
 
 SHAPES_ON_GPU: tuple[Shape, ...] = ((32, 2048, 16, 128), (2, 32768, 16, 128), (32, 2048, 8, 64))
 SHAPES_ON_CPU: tuple[Shape, ...] = ((8, 128, 2, 32),)
-_LONGEST_ATTENTION = 4096  # tokens; its torch form is quadratic in them
+_LONGEST_ATTENTION = 4096  # tokens; its torch forms are quadratic in them
+_MOST_SCORES = 2**29  # that they hold at once where scores decay, several times, in float32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,18 +41,32 @@ class Case:
     others: tuple[Tensor, ...] = ()  # inputs without a gradient
 
 
-def cases(shape: Shape, device: torch.device, operations: tuple[str, ...] = ()) -> Iterator[Case]:
+def cases(
+    shape: Shape,
+    device: torch.device,
+    operations: tuple[str, ...] = (),
+    form: Form | None = None,
+) -> Iterator[Case]:
     """Those whose names begin with one of `operations`; all of them if it is empty.
 
     On a GPU bfloat16 activations and float32 gates and weights, as a layer under autocast gives
-    them; float32 on a CPU. Made one at a time: at the large shapes few fit at once.
+    them; float32 on a CPU. Made one at a time: at the large shapes few fit at once. Attention too
+    long for the form is left out.
     """
     wanted = operations or ("",)
+    fused = form == "triton" and runs_triton(device)
     for name, make in _MAKERS.items():
-        too_long = name.startswith("attention") and shape[1] > _LONGEST_ATTENTION
-        if name.startswith(wanted) and not too_long:
+        if name.startswith(wanted) and (fused or _fits_torch(name, shape)):
             leaves, call, *others = make(_Inputs(shape, device))
             yield Case(operation=name, shape=shape, leaves=leaves, call=call, others=tuple(others))
+
+
+def _fits_torch(name: str, shape: Shape) -> bool:
+    if not name.startswith("attention"):
+        return True
+    B, T, H, _ = shape
+    holds_scores = name == "attention decay"
+    return T <= _LONGEST_ATTENTION and (not holds_scores or B * H * T * T <= _MOST_SCORES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,11 @@ def _attention(window: int | None, x: _Inputs) -> Made:
     return leaves, partial(causal_attention, *leaves, window=window)
 
 
+def _decaying_attention(x: _Inputs) -> Made:
+    leaves = [*x.qkv(), x.gate(*x.shape[:3])]
+    return leaves, partial(causal_attention, *leaves)
+
+
 def _scan(x: _Inputs) -> Made:
     leaves = [x.sequence(), x.gate(*x.shape[:2], x.width)]
     return leaves, partial(scan, *leaves)
@@ -143,6 +164,7 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "delta channel": partial(_delta, "channel"),
     "attention full": partial(_attention, None),
     "attention window 64": partial(_attention, 64),
+    "attention decay": _decaying_attention,
     "scan": _scan,
     "short convolution": _convolution,
     "norm": _norm,

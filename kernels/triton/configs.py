@@ -1,6 +1,7 @@
 """One static configuration for each kernel and size class: nothing is tuned while a program runs.
 
-Every entry was run on an NVIDIA H200 and its results compared with the float64 loops.
+Every entry was run on an NVIDIA H200 and its results compared with the float64 loops, but for
+attention's, which were chosen by the compiler's report on registers and have not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ class Config:
     max_registers: int | None = None  # of a thread
 
 
+# Attention's for float32, whose products are unrolled: wider blocks compile four times as long.
+_PLAIN = Config(block_m=16, block_n=16, num_warps=4, num_stages=1)
+
+
 def sweep(m: int, n: int, dtype: torch.dtype, exact: bool) -> Config:
     """For sums over rows of m elements and outputs of n: a tile of the state."""
     wide = dtype == torch.float32
@@ -47,6 +52,38 @@ def pull(key_dim: int, value_dim: int, dtype: torch.dtype, exact: bool) -> Confi
         num_warps=4,
         num_stages=1,
     )
+
+
+def attention(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    """Blocks of queries (block_m) and keys (block_n); channels are never cut."""
+    if dtype == torch.float32:
+        return _PLAIN
+    wide = max(key_dim, value_dim)
+    return Config(block_m=128, block_n=64, num_warps=8, num_stages=3 if wide <= 128 else 2)
+
+
+def attention_queries(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    """For the gradient of queries."""
+    if dtype == torch.float32:
+        return _PLAIN
+    wide = max(key_dim, value_dim)
+    if wide <= 128:
+        return Config(block_m=64, block_n=64, num_warps=4, num_stages=2)
+    return Config(block_m=128, block_n=64, num_warps=8, num_stages=1)
+
+
+def attention_keys(
+    key_dim: int, value_dim: int, dtype: torch.dtype
+) -> tuple[Config, tuple[tuple[bool, bool], ...]]:
+    """For the gradients of keys and values, and which of the two each launch makes."""
+    both, each = ((True, True),), ((True, False), (False, True))
+    if dtype == torch.float32:
+        return _PLAIN, both
+    wide = max(key_dim, value_dim)
+    if wide <= 64:
+        return Config(block_m=64, block_n=64, num_warps=4, num_stages=2), both
+    stages, passes = (2, both) if wide <= 128 else (1, each)
+    return Config(block_m=64, block_n=128, num_warps=8, num_stages=stages), passes
 
 
 def segments(programs: int, chunks: int) -> int:

@@ -36,6 +36,7 @@ _LAYERS = (
     ("convolution", ("silu",), (128,), 128),
     ("loss", (None,), (256, 4096), 128),
     ("scan", ("constant", "channel"), (128,), 1024),  # long enough for segments
+    ("attention", (None, "scalar", "sinks"), (32, 64, 128), 128),
 )
 
 
@@ -152,8 +153,7 @@ def _compiled(case: Case) -> Warmed:
 
 
 def _runs(case: Case) -> Iterator[partial[None]]:
-    layers = {"norm": _norm, "convolution": _convolution, "loss": _loss, "scan": _scan}
-    make = layers.get(case.operation)
+    make = _MAKERS.get(case.operation)
     for with_grad in (True, False):
         if make is not None:
             yield partial(make, case, with_grad)
@@ -220,6 +220,28 @@ def _scan(case: Case, with_grad: bool) -> None:
         h, final = scan_fused(x, gate, start)
         if with_grad:
             (h.sum() if start is None else h.float().sum() + final.sum()).backward()
+
+
+def _attention(case: Case, with_grad: bool) -> None:
+    """A window or none: it is an argument of the same kernels."""
+    from .attention import attention_fused
+
+    rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
+    q, k, v = (leaf(*rows, case.dim, dtype=case.dtype) for _ in range(3))
+    gate = leaf(*rows) if case.gate == "scalar" else None
+    sinks = leaf(2) if case.gate == "sinks" else None
+    o = attention_fused(q, k, v, gate, sinks, None, 1.0)
+    if with_grad:
+        o.sum().backward()
+
+
+_MAKERS = {
+    "norm": _norm,
+    "convolution": _convolution,
+    "loss": _loss,
+    "scan": _scan,
+    "attention": _attention,
+}
 
 
 def _leaf(with_grad: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

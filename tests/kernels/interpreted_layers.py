@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils import deterministic
 
-from linearch.kernels import linear_cross_entropy, rms_norm, scan, short_convolution
+from linearch.kernels import (
+    causal_attention,
+    linear_cross_entropy,
+    rms_norm,
+    scan,
+    short_convolution,
+)
 
 Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
 
@@ -25,21 +31,33 @@ def cases() -> dict[str, Case]:
     targets[3] = -100
     silu, loss = {"activation": "silu"}, {"targets": targets, "chunk": 4}
     convolved = {"x": sequence, "weight": taps, "bias": bias, "initial_state": start}
-    return {
-        "norm": (rms_norm, {"x": x, "weight": weight}, {"eps": 1e-3}),
-        "norm of 5000 channels": (rms_norm, {"x": head.T, "weight": torch.randn(5000)}, {}),
-        "norm, silu": (rms_norm, {"x": x, "weight": weight, "gate": gate}, {}),
-        "norm, sigmoid": (
-            rms_norm,
-            {"x": narrow, "weight": weight, "gate": gate},
-            {"activation": "sigmoid"},
-        ),
-        "convolution": (short_convolution, {"x": sequence, "weight": taps}, {}),
-        "convolution, all": (short_convolution, convolved, silu),
-        "convolution, one tap": (short_convolution, {"x": sequence, "weight": taps[:, :1]}, silu),
-        "convolution, two tokens": (short_convolution, convolved | {"x": sequence[:, :2]}, silu),
-        "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
-    } | scan_cases()
+    return (
+        {
+            "norm": (rms_norm, {"x": x, "weight": weight}, {"eps": 1e-3}),
+            "norm of 5000 channels": (rms_norm, {"x": head.T, "weight": torch.randn(5000)}, {}),
+            "norm, silu": (rms_norm, {"x": x, "weight": weight, "gate": gate}, {}),
+            "norm, sigmoid": (
+                rms_norm,
+                {"x": narrow, "weight": weight, "gate": gate},
+                {"activation": "sigmoid"},
+            ),
+            "convolution": (short_convolution, {"x": sequence, "weight": taps}, {}),
+            "convolution, all": (short_convolution, convolved, silu),
+            "convolution, one tap": (
+                short_convolution,
+                {"x": sequence, "weight": taps[:, :1]},
+                silu,
+            ),
+            "convolution, two tokens": (
+                short_convolution,
+                convolved | {"x": sequence[:, :2]},
+                silu,
+            ),
+            "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
+        }
+        | scan_cases()
+        | attention_cases()
+    )
 
 
 def scan_cases() -> dict[str, Case]:
@@ -63,6 +81,33 @@ def scan_cases() -> dict[str, Case]:
         "scan, state alone": (lambda **x: scan(**x)[1], sequence(3) | start, {}),
         "scan, segments": (scan, long, {}),
     }
+
+
+def attention_cases() -> dict[str, Case]:
+    """Blocks are of 16 tokens: of 70 some are masked at one end of a window, some at the other."""
+    q, k = torch.randn(2, 2, 70, 2, 20)
+    v, gate = torch.randn(2, 70, 2, 12), -torch.rand(2, 70, 2)
+    gate[:, ::5] = -20.0
+    plain, sinks = {"q": q, "k": k, "v": v}, torch.randn(2)
+    one = {name: x[:, :1] for name, x in plain.items()}
+    return {
+        "attention": (attention, plain, {}),
+        "attention, decay": (attention, plain | {"log_decay": gate}, {}),
+        "attention, constant decay": (attention, plain | {"log_decay": gate[0, 1]}, {}),
+        "attention, sinks": (attention, plain | {"sinks": sinks}, {"scale": -0.3}),
+        "attention, window": (attention, plain, {"window": 35}),
+        "attention, one token seen": (attention, plain | {"sinks": sinks}, {"window": 1}),
+        "attention, all": (
+            attention,
+            plain | {"log_decay": gate, "sinks": sinks},
+            {"window": 33},
+        ),
+        "attention, one token": (attention, one | {"log_decay": gate[:, :1]}, {}),
+    }
+
+
+def attention(**inputs: Any) -> Tensor:
+    return causal_attention(**inputs)[0]
 
 
 def main() -> None:

@@ -98,6 +98,22 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"past has 2 tensors; wanted \(keys, values, count\)",
     ),
     (
+        lambda: kernels.causal_attention(Q, Q, V, BETA, past=PAST),
+        r"past has 3 tensors; wanted \(keys, values, count, log decays\)",
+    ),
+    (
+        lambda: kernels.causal_attention(Q, Q, V, BETA, past=(*PAST, BETA)),
+        r"past log decays has .* 6 on axis 1; wanted P = 3 as in past keys",
+    ),
+    (
+        lambda: kernels.causal_attention(Q, Q, V, Q),
+        r"log_decay has shape \[2, 6, 4, 3\]; wanted \[H\] or \[B, T, H\]",
+    ),
+    (
+        lambda: kernels.causal_attention(Q, Q, V, sinks=torch.zeros(2)),
+        r"sinks has shape \[2\], 2 on axis 0; wanted H = 4 as in q",
+    ),
+    (
         lambda: kernels.short_convolution(X, torch.zeros(4, 3)),
         r"short_convolution: weight has .* 4 on axis 0; wanted D = 3 as in x",
     ),
@@ -148,6 +164,10 @@ VALUES: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: kernels.chunk_decay(Q, Q, V, value_log_decay=torch.full_like(V, torch.nan)),
         r"value_log_decay has values up to nan; wanted 0 or below",
+    ),
+    (
+        lambda: kernels.causal_attention(Q, Q, V, torch.full((4,), 0.5)),
+        r"causal_attention: log_decay has values up to 0.5; wanted 0 or below",
     ),
     (
         lambda: kernels.chunk_delta(Q, Q, V, BETA - 1.0),

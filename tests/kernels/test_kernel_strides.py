@@ -27,6 +27,7 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.scan, SEQUENCE | {"log_decay": (2, 40, 6), "initial_state": (2, 6)}),
     (kernels.causal_attention, QKV),
     (lambda **x: kernels.causal_attention(**x, window=5), QKV),
+    (kernels.causal_attention, QKV | {"log_decay": (2, 40, 2), "sinks": (2,)}),
     (kernels.short_convolution, SEQUENCE | {"weight": (6, 4), "initial_state": (2, 3, 6)}),
     (kernels.rms_norm, SEQUENCE | {"weight": (6,), "gate": (2, 40, 6)}),
 ]
