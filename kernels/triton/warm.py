@@ -72,7 +72,7 @@ def cases(
     dtypes: Sequence[torch.dtype] = DTYPES,
     layer_dtypes: Sequence[torch.dtype] = DTYPES,
 ) -> list[Case]:
-    """Recurrences with heads of `dims` in `dtypes`, and the layers around them."""
+    """Recurrences with heads of `dims`, attention and the layers around them."""
     recurrences = [
         Case(operation=operation, gate=gate, dim=k, value_dim=v, dtype=dtype, length=length)
         for operation, (k, v), dtype, gate, length in product(
@@ -85,6 +85,7 @@ def cases(
         Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=length)
         for dtype in layer_dtypes
         for name, gates, sizes, length in _LAYERS
+        if name != "attention" or dtype in dtypes  # products, as in recurrences
         for gate, n in product(gates, sizes)
     ]
     return recurrences + layers

@@ -150,4 +150,6 @@ def _compiled_in_training(profile: Any, is_warm: bool, tmp_path: Path) -> list[s
 
 
 def _is_of_gated_deltanet(case: str) -> bool:
-    return case.startswith(("delta scalar, 32,", "norm", "convolution", "loss"))
+    """Heads of 32 in layers of 64 channels, and 256 words."""
+    norms = tuple(f"norm {gate}, {n}," for gate in ("none", "silu") for n in (32, 64))
+    return case.startswith(("delta scalar, 32,", "convolution", "loss none, 256,", *norms))
