@@ -47,7 +47,12 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
     assert "decay none, 32x33, bfloat16, T 128" in names
     assert not any("decay" in name and "float32" in name for name in names)
     plain = _CONFIG.model_copy(update={"training": TrainingConfig(precision="fp32")})
-    assert {str(case).split()[0] for case in kernel_cases(plain)} == {"norm", "convolution", "loss"}
+    assert {str(case).split()[0] for case in kernel_cases(plain)} == {
+        "norm",
+        "convolution",
+        "loss",
+        "scan",
+    }
 
 
 @pytest.fixture(scope="module")
