@@ -101,7 +101,8 @@ def _next_past(
     length: int,
 ) -> Past:
     before = torch.zeros((), dtype=torch.int64, device=k.device) if seen is None else seen
-    count, rows = before + length, (k, v) if log_decay is None else (k, v, log_decay)
+    count = before + length
+    rows: tuple[Tensor, ...] = (k, v) if log_decay is None else (k, v, log_decay)
     if window is not None:
         count = count.clamp(max=window - 1)
         rows = tuple(_last(x, window - 1) for x in rows)
