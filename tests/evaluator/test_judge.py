@@ -205,7 +205,7 @@ workbench.Trainer.train = lambda *arguments: {"diverged": False, "steps": 20}
         ({"forward": "raise ValueError('bad sizes')"}, "crashed", "ValueError: bad sizes"),
         ({"forward": "if self.training: os._exit(0)"}, "crashed", "training: exited"),
         ({"forward": "kept = torch.zeros(1 << 30)"}, "oom", "allocate"),
-        ({"top": _HIDES_PARAMETERS}, "protocol", "numbers where"),
+        ({"top": _HIDES_PARAMETERS}, "protocol", "other tensors than before"),
         ({"top": _BREAKS_WEIGHTS}, "protocol", "safetensors"),
         ({"top": _LINKS_WEIGHTS}, "crashed", "not permitted"),
         ({"top": _SKIPS_TRAINING}, "protocol", "no readable checkpoint"),
