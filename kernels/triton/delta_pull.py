@@ -67,7 +67,7 @@ def pairs_kernel(
     tl.store(pairs_p_ptr + place, pairs_p.to(dtype))
 
 
-@triton.jit(do_not_specialize=["T", "H", "chunks"])
+@triton.jit(do_not_specialize=["T", "H", "chunks", "dg_part"])
 def pull_kernel(
     q_ptr, k_ptr, p_ptr, beta_ptr, sums_ptr, strong_ptr, c_ptr, do_ptr, dv_ptr,
     states_ptr, dstates_ptr, pairs_q_ptr, pairs_p_ptr,

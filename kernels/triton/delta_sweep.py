@@ -119,7 +119,7 @@ def forward_kernel(
     tl.store(final_ptr + state_place, state, mask=state_mask)
 
 
-@triton.jit(do_not_specialize=["T", "H", "chunks"])
+@triton.jit(do_not_specialize=["T", "H", "chunks", "dbeta_part"])
 def backward_kernel(
     q_ptr, k_ptr, p_ptr, beta_ptr, sums_ptr, z_ptr, scores_ptr, c_ptr, do_ptr, dfinal_ptr,
     dv_ptr, dbeta_ptr, dstates_ptr, dstart_ptr,

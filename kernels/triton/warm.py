@@ -32,7 +32,7 @@ _RECURRENCES = ("decay", "delta", "product")  # the last is delta with two steps
 _GATES = (None, "scalar", "channel")
 # Operation, gates, widths, each of which stands for all that need the same tile, and length.
 _LAYERS = (
-    ("norm", (None, "silu"), (32, 64, 128, 256, 512, 1024), 128),
+    ("norm", (None, "silu", "sigmoid"), (32, 64, 128, 256, 512, 1024), 128),
     ("convolution", ("silu",), (128,), 128),
     ("loss", (None,), (256, 4096), 128),
     ("scan", ("constant", "channel"), (128,), 1024),  # long enough for segments
@@ -194,13 +194,17 @@ def _norm(case: Case, with_grad: bool) -> None:
 
 
 def _convolution(case: Case, with_grad: bool) -> None:
+    """Rows end to end, and as slices of a projection whose width is no multiple of 16."""
     from .convolution import convolution_tiles
 
-    x = _leaf(with_grad, 2, case.length, case.dim, dtype=case.dtype)
     start = torch.zeros(2, 3, case.dim, dtype=case.dtype)
-    y = convolution_tiles(x, _leaf(with_grad, case.dim, 4), None, start, case.gate)
-    if with_grad:
-        y.sum().backward()
+    for others, has_bias in product((0, 4), (False, True)):
+        packed = _leaf(with_grad, 2, case.length, case.dim + others, dtype=case.dtype)
+        x, weight = packed[..., : case.dim], _leaf(with_grad, case.dim, 4)
+        bias = _leaf(with_grad, case.dim) if has_bias else None
+        y = convolution_tiles(x, weight, bias, start, case.gate)
+        if with_grad:
+            y.sum().backward()
 
 
 def _loss(case: Case, with_grad: bool) -> None:

@@ -71,10 +71,15 @@ def test_every_mixer_of_the_library_is_sound_on_the_gpu_in_its_precision(
 def test_a_cheat_that_shows_itself_on_a_gpu_alone_is_found_there(
     forward: str, gate: str, gpu_judge: Judge, mixer_source: MakeSource
 ) -> None:
-    judgement = gpu_judge.audit(mixer_source(forward=f"if x.is_cuda:\n    {forward}"))
+    # With larger weights tanh saturates, and differences between pieces are all rounding.
+    small = "self.proj.weight.data.mul_(0.1)"
+    source = mixer_source(init=small, forward=f"if x.is_cuda:\n    {forward}")
+    judgement = gpu_judge.audit(source)
     found = {(r.stage, r.gate): r.passed for r in judgement.results}
-    assert found["device", gate] is False
-    assert not any(stage == "cpu" and passed is False for (stage, _), passed in found.items())
+    assert found["device", gate] is False, found
+    assert not [
+        gate for (stage, gate), passed in found.items() if stage == "cpu" and passed is False
+    ]
 
 
 @pytest.fixture(scope="module")
