@@ -79,7 +79,7 @@ def chunk_decay(
         form,
         length,
         fused_on=q.device if fuses else None,
-        fused_is_fastest=v.dtype == torch.bfloat16,  # float32 products are no work for its units
+        fused_is_best=fused_is_best(v, log_decay),
     )
     if log_decay is not None:
         log_decay = _per_value_head(per_token(log_decay.to(dtype), q), heads)
@@ -112,6 +112,15 @@ def chunk_decay(
 def per_token(log_decay: Tensor, q: Tensor) -> Tensor:
     """A constant per head, [H], as [B, T, H]; other shapes as they are."""
     return log_decay.expand(*q.shape[:2], -1) if log_decay.dim() == 1 else log_decay
+
+
+def fused_is_best(v: Tensor, log_decay: Tensor | None) -> bool:
+    """Whether a recurrence that names no form takes Triton's on a GPU.
+
+    Float32 products are no work for its matrix units. How products round behind a decay per channel
+    has let later tokens show through (docs/kernels.md); what ended it has not run on a chip.
+    """
+    return v.dtype == torch.bfloat16 and (log_decay is None or log_decay.dim() < 4)
 
 
 def _per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .checks import Arguments, values_are_checked
 from .chunked.delta import delta_chunks, oja_chunks
-from .decay import per_token
+from .decay import fused_is_best, per_token
 from .forms import Form, choose_form
 from .naive.delta import delta_loop, oja_loop
 from .packing import Packing
@@ -75,7 +75,7 @@ def chunk_delta(
         form,
         k.shape[1],
         fused_on=q.device if unfused is None else None,
-        fused_is_fastest=v.dtype == torch.bfloat16,  # float32 products are no work for its units
+        fused_is_best=fused_is_best(v, log_decay),
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     beta = beta.to(dtype)

@@ -46,10 +46,10 @@ def choose_form(
     steps: int | None = None,
     *,
     fused_on: torch.device | None = None,
-    fused_is_fastest: bool = True,
+    fused_is_best: bool = True,
 ) -> Form:
     """The forced form, else the requested one; else a naive step for a recurrence of one, Triton's
-    form on a GPU where it is the fastest, and the chunked one.
+    form on a GPU where it is the best, and the chunked one.
 
     fused_on: the tensors' device for a call that has a Triton form, else None. Asking for it where
     there is none is a ValueError.
@@ -66,7 +66,7 @@ def choose_form(
         return _known(requested)
     if steps == 1:
         return "naive"
-    unasked = fused and fused_is_fastest and _can_compile
+    unasked = fused and fused_is_best and _can_compile
     return "triton" if unasked and fused_on is not None and fused_on.type == "cuda" else "chunked"
 
 

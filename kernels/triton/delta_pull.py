@@ -124,7 +124,7 @@ def pull_kernel(
         sums_at = sums_ptr + at * C * K + i_k * BK
         summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
         inside = along_k < k_left
-        middle = tl.load(sums_at + (C // 2 - 1) * K + along_k, mask=inside, other=0.0)
+        middle = tl.floor(tl.load(sums_at + (C // 2 - 1) * K + along_k, mask=inside, other=0.0))
         total = tl.load(sums_at + (C - 1) * K + along_k, mask=inside, other=0.0)
         apart = (summed - middle[None, :]).to(tl.float32)
         is_strong = tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) != 0

@@ -65,7 +65,7 @@ def solve_kernel(
 
     GATE 2 also writes what q asks of the state before the chunk, e^G q, what p erases of it, e^G p,
     what k gives to the next, e^(G_end - G) k, and which channels decay too fast for the factors
-    2^(G_t - G_middle) 2^(G_middle - G_s) of w(t, s).
+    2^(G_t - M) 2^(M - G_s) of w(t, s), with M the middle's sum rounded down as in gates.py.
     """
     pid = tl.program_id(0)
     chunk = pid % chunks
@@ -106,7 +106,7 @@ def solve_kernel(
             summed = tl.cumsum(g * LOG2_E, 0)
             sums_at = sums_ptr + at * C * K + begin
             store_tile(sums_at, summed, rows, columns, K, C, k_left, EVEN_K)
-            middle = tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0)
+            middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
             total = tl.sum(tl.where(rows[:, None] == C - 1, summed, 0.0), 0)
             from_start = power_of_two(summed.to(tl.float32))
             till_end = power_of_two((total[None, :] - summed).to(tl.float32))

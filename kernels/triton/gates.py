@@ -1,10 +1,12 @@
 """Before the sweeps: log decays summed in each chunk, and a channel's put into queries and keys.
 
-With G the base-2 log decays summed from a chunk's start and M the sum at its middle, the decay
-between a reader t and a writer s is 2^(G_t - M) 2^(M - G_s), so
+With G the base-2 log decays summed from a chunk's start and M the sum at its middle rounded down,
+the decay between a reader t and a writer s is 2^(G_t - M) 2^(M - G_s), so
     asked_t = q_t 2^(G_t - M)    given_s = k_s 2^(M - G_s)
-need no gate between them. Where an exponent would be too large for float32, the sequence is marked
-`strong`, and its factors are not used.
+need no gate between them. M depends on later tokens than t, but as a whole number it only moves
+exponents: how asked and given round to bfloat16 does not depend on what comes after t. Where an
+exponent would be too large for float32, the sequence is marked `strong`, and its factors are not
+used.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def factor_gates_kernel(
     flat = ((b * T + first) * H + h) * K + block * BK
     g = load_tile(g_ptr + flat, rows, keys, H * K, left, k_left, EVEN_K)
     sums = tl.cumsum(tl.maximum(g.to(tl.float32), LOWEST_LOG_DECAY) * LOG2_E, 0)
-    middle = row_of(sums, rows, C // 2 - 1)
+    middle = tl.floor(row_of(sums, rows, C // 2 - 1))
     total = row_of(sums, rows, C - 1)
     shifted = sums - middle[None, :]
     farthest = tl.max(tl.max(tl.abs(shifted), 1), 0)
