@@ -218,7 +218,7 @@ class _StreamCheck:
         """
         found = []
         n_at_once = max(1, _LOGITS_AT_ONCE // (4 * len(self._head)))
-        for some in torch.arange(len(labels)).split(n_at_once):
+        for some in torch.split(torch.arange(len(labels)), n_at_once):
             log_p = F.log_softmax(both[:, some].double() @ self._head.T, dim=-1)  # [2, n, V]
             on_labels = log_p.gather(-1, labels[some].expand(2, -1)[..., None])[..., 0]
             is_right = (log_p.argmax(-1) == labels[some]).double()

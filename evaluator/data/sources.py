@@ -49,7 +49,7 @@ def open_source(data: DataConfig, folder: Path, vocab_size: int) -> Source:
     else:
         path = data.corpus
         name = STDLIB if path == STDLIB else Path(path).name
-    text = _Text(path=path, text_field=data.text_field, max_bytes=data.max_bytes)
+    text = _Text(path, data)
     if data.tokenizer == "bytes":
         return Source(name=name, identity=text.identity, vocabulary=BYTES, read=text.as_bytes)
     return _bpe_source(name, text, folder, vocab_size)
@@ -58,8 +58,8 @@ def open_source(data: DataConfig, folder: Path, vocab_size: int) -> Source:
 class _Text:
     """Documents that are read anew whenever they are asked for."""
 
-    def __init__(self, *, path: str, text_field: str, max_bytes: int | None) -> None:
-        self._read = lambda: read_documents(path, text_field, max_bytes)
+    def __init__(self, path: str, data: DataConfig) -> None:
+        self._path, self._data = path, data
         self.identity = _identify(self._read())
 
     def split(self) -> tuple[Split, int]:
@@ -75,6 +75,9 @@ class _Text:
             name: [np.frombuffer(SEPARATOR.join(texts), dtype=np.uint8)]
             for name, texts in split.by_name().items()
         }, n_documents
+
+    def _read(self) -> Iterator[Document]:
+        return read_documents(self._path, self._data.text_field, self._data.max_bytes)
 
 
 def _bpe_source(name: str, text: _Text, folder: Path, vocab_size: int) -> Source:

@@ -78,7 +78,7 @@ def identify_tokens(tokens: Mapping[str, Tokens], vocabulary: Vocabulary) -> str
     for part in PARTS:
         content = hashlib.sha256()
         for piece in tokens[part]:
-            content.update(memoryview(piece).cast("B"))
+            content.update(piece.view(np.uint8).data)
         digest.update(content.digest())
     return digest.hexdigest()
 
