@@ -161,9 +161,11 @@ def _runs(case: Case) -> Iterator[partial[None]]:
             continue
         for with_state in (False, True):
             yield partial(_recurrence, case, with_grad, with_state)
+    if make is None and case.gate == "scalar":
+        yield partial(_recurrence, case, True, False, learns_gate=False)
 
 
-def _recurrence(case: Case, with_grad: bool, with_state: bool) -> None:
+def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: bool = True) -> None:
     """One pass forward, and one backward through the output, or also through the states."""
     from .decay import decay_fused
     from .delta import delta_fused
@@ -173,7 +175,7 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool) -> None:
     q, k = (leaf(*shape, case.dim, dtype=case.dtype) for shape in (rows, steps))
     v = leaf(*steps, case.value_dim, dtype=case.dtype)
     shapes = {"scalar": rows, "channel": (*rows, case.dim)}
-    gate = None if case.gate is None else leaf(*shapes[case.gate])
+    gate = None if case.gate is None else _leaf(with_grad and learns_gate, *shapes[case.gate])
     start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
         o, state = decay_fused(q, k, v, gate, None, start, 1.0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from linearch.evaluator import kernel_cache
 from linearch.evaluator.kernel_cache import fill, is_shared, kernel_cases, reading_from
 from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.supervisor import Sandbox
-from linearch.search_space.library import baseline_source
+from linearch.search_space.library import BASELINES, baseline_source
 
 MakeSource = Callable[..., str]
 
@@ -55,6 +58,18 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
         "loss",
         "scan",
     }
+
+
+def test_a_training_step_of_every_baseline_launches_foreseen_kernels_alone() -> None:
+    path = Path(__file__).with_name("foreseen_kernels.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert set(found) == set(BASELINES)
+    assert all(n_kernels > 0 for n_kernels, _ in found.values())
+    assert {name: missing for name, (_, missing) in found.items() if missing} == {}
 
 
 @pytest.fixture(scope="module")
