@@ -215,7 +215,7 @@ CASES = [
         "S9 see which pages of a file are in memory",
         """
         import mmap
-        page = mmap.mmap(os.open(ctypes.__file__, os.O_RDONLY), 4096, mmap.MAP_PRIVATE)
+        page = mmap.mmap(os.open("/etc/ld.so.cache", os.O_RDONLY), 1, mmap.MAP_PRIVATE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         call("mincore", address, 4096, ctypes.create_string_buffer(1))
         """,
@@ -224,7 +224,7 @@ CASES = [
     ),
     _case(
         "S9 put a file out of memory for the next process to see",
-        "call('fadvise64', os.open(ctypes.__file__, os.O_RDONLY), 0, 0, 4)",
+        "call('fadvise64', os.open('/etc/ld.so.cache', os.O_RDONLY), 0, 0, 4)",
         _SECCOMP,
         _ran_to_its_end,
     ),
@@ -232,7 +232,7 @@ CASES = [
         "S9 put what it has mapped out of memory",
         """
         import mmap
-        page = mmap.mmap(os.open(ctypes.__file__, os.O_RDONLY), 4096, mmap.MAP_PRIVATE)
+        page = mmap.mmap(os.open("/etc/ld.so.cache", os.O_RDONLY), 1, mmap.MAP_PRIVATE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         call("madvise", address, 4096, 21)
         """,
