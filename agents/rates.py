@@ -6,6 +6,8 @@ the optimum may lie beyond, and the grid grows there by its own spacing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..config import RunConfig
 from .board import Candidate, Trial, TrialKey
 
@@ -30,22 +32,23 @@ def rates_of(candidate: Candidate, config: RunConfig) -> tuple[float, ...]:
 
 def is_grid_complete(candidate: Candidate, config: RunConfig) -> bool:
     """Whether every rate has ended, so that the best of them is known."""
-    trials = [_trial(candidate, config, rate) for rate in rates_of(candidate, config)]
-    return all(trial is not None and trial.state in _ENDED for trial in trials)
+    return _ended_trials(candidate, config, rates_of(candidate, config)) is not None
 
 
-def _best_rate(candidate: Candidate, config: RunConfig, rates: list[float]) -> float | None:
+def _best_rate(candidate: Candidate, config: RunConfig, rates: Sequence[float]) -> float | None:
     """Of these; None while one of them has not ended, or where none gave a score."""
-    trials = [_trial(candidate, config, rate) for rate in rates]
-    if not all(trial is not None and trial.state in _ENDED for trial in trials):
-        return None
-    scores = [(t.val_bpb, t.key.learning_rate) for t in trials if t and t.val_bpb is not None]
+    trials = _ended_trials(candidate, config, rates) or []
+    scores = [(t.val_bpb, t.key.learning_rate) for t in trials if t.val_bpb is not None]
     return min(scores)[1] if scores else None
 
 
-def _trial(candidate: Candidate, config: RunConfig, rate: float) -> Trial | None:
-    key = TrialKey(task="corpus", rung=0, seed=config.seed, learning_rate=rate)
-    return candidate.trials.get(key)
+def _ended_trials(
+    candidate: Candidate, config: RunConfig, rates: Sequence[float]
+) -> list[Trial] | None:
+    """One for each of these rates; None while one of them has not ended."""
+    keys = (TrialKey(task="corpus", rung=0, seed=config.seed, learning_rate=r) for r in rates)
+    ended = [t for key in keys if (t := candidate.trials.get(key)) and t.state in _ENDED]
+    return ended if len(ended) == len(rates) else None
 
 
 def _beyond(edge: float, inner: float) -> float:
