@@ -51,9 +51,7 @@ def kernel_cases(config: RunConfig) -> list[Case]:
     width = config.model.d_model // config.model.n_heads
     dims = [*product((width, width // 2), (width, 2 * width)), (width, width + 1)]
     dtypes = [torch.bfloat16] if config.training.precision == "bf16" else []
-    chosen = cases(dims, dtypes, [*dtypes, torch.float32])
-    # Decays of channels are not Triton's unless they are asked to be.
-    return [case for case in chosen if case.gate != "channel" or case.operation == "scan"]
+    return cases(dims, dtypes, [*dtypes, torch.float32])
 
 
 def fill(folder: Path, chosen: Sequence[Case], capability: int) -> None:

@@ -79,7 +79,7 @@ def chunk_decay(
         form,
         length,
         fused_on=q.device if fuses else None,
-        fused_is_best=fused_is_best(v, log_decay),
+        fused_is_best=fused_is_best(v),
     )
     if log_decay is not None:
         log_decay = _per_value_head(per_token(log_decay.to(dtype), q), heads)
@@ -114,13 +114,12 @@ def per_token(log_decay: Tensor, q: Tensor) -> Tensor:
     return log_decay.expand(*q.shape[:2], -1) if log_decay.dim() == 1 else log_decay
 
 
-def fused_is_best(v: Tensor, log_decay: Tensor | None) -> bool:
+def fused_is_best(v: Tensor) -> bool:
     """Whether a recurrence that names no form takes Triton's on a GPU.
 
-    Float32 products are no work for its matrix units. How products round behind a decay per channel
-    has let later tokens show through (docs/kernels.md); what ended it has not run on a chip.
+    Float32 products are no work for its matrix units.
     """
-    return v.dtype == torch.bfloat16 and (log_decay is None or log_decay.dim() < 4)
+    return v.dtype == torch.bfloat16
 
 
 def _per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:

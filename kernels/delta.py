@@ -75,7 +75,7 @@ def chunk_delta(
         form,
         k.shape[1],
         fused_on=q.device if unfused is None else None,
-        fused_is_best=fused_is_best(v, log_decay),
+        fused_is_best=fused_is_best(v),
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     beta = beta.to(dtype)

@@ -28,7 +28,9 @@ Dims = tuple[int, int]  # K, V
 DIMS: tuple[Dims, ...] = ((32, 32), (64, 64), (128, 128))
 DTYPES = (torch.bfloat16, torch.float32)
 _LENGTHS = (128, 512)  # one segment, and several
-_RECURRENCES = ("decay", "delta", "product")  # the last is delta with two steps a token
+# Product is delta with two steps a token; erase is product with an erase key of its own.
+_RECURRENCES = ("decay", "delta", "product", "erase")
+_TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
 # Operation, gates, widths, each of which stands for all that need the same tile, and length.
 _LAYERS = (
@@ -79,7 +81,7 @@ def cases(
             _RECURRENCES, dims, dtypes, _GATES, _LENGTHS
         )
         if length == _LENGTHS[0] or operation == "decay"
-        if k == v or operation != "product"
+        if k == v or operation not in _TWO_STEPS
     ]
     layers = [
         Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=length)
@@ -171,7 +173,7 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     from .delta import delta_fused
 
     rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
-    steps = (2, case.length * (2 if case.operation == "product" else 1), 2)
+    steps = (2, case.length * (2 if case.operation in _TWO_STEPS else 1), 2)
     q, k = (leaf(*shape, case.dim, dtype=case.dtype) for shape in (rows, steps))
     v = leaf(*steps, case.value_dim, dtype=case.dtype)
     shapes = {"scalar": rows, "channel": (*rows, case.dim)}
@@ -180,7 +182,8 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     if case.operation == "decay":
         o, state = decay_fused(q, k, v, gate, None, start, 1.0)
     else:
-        o, state = delta_fused(q, k, v, leaf(*steps), gate, None, start, 1.0)
+        erase = leaf(*steps, case.dim, dtype=case.dtype) if case.operation == "erase" else None
+        o, state = delta_fused(q, k, v, leaf(*steps), gate, erase, start, 1.0)
     if with_grad:
         (o.float().sum() + state.sum() if with_state else o.sum()).backward()
 
