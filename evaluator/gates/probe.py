@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp64"]
 
 
 class ProbeFailed(Exception):
@@ -187,4 +187,8 @@ class MixerProbe(Protocol):
 
     def cost(self, length: int) -> Cost:
         """Counts of forward and backward on one random sequence of `length` tokens."""
+        ...
+
+    def in_float64(self) -> MixerProbe:
+        """A probe of copies of the mixer, one a call, that compute in float64 where they can."""
         ...

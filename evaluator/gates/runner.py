@@ -53,6 +53,12 @@ TRAINED_GATES: Mapping[str, Gate] = {
 # less than this many limits must show again on other inputs, as every leak does.
 _CLEAR = 30.0
 _CONFIRMATIONS = 2
+# Where other shapes or forms are compared, a mixer may blow their rounding up on every input (a
+# steep function of a long sum). Then float64 tells: rounding is gone there, a past that is lost is
+# not. A mixer may well answer otherwise in float64, so no more than this many limits are excused,
+# and nothing where later tokens must change nothing at all.
+_EXCUSED = 10.0
+_COMPARE_FORMS = ("prefix", "streaming")
 
 
 def run_gates(
@@ -120,11 +126,30 @@ def _confirmed(gate: Gate, probe: MixerProbe, config: GateConfig, seed: int) -> 
     for draw in range(1 + _CONFIRMATIONS):
         # Each gate draws from the seed anew, so that leaving one out changes no other.
         result = gate(probe, config, torch.Generator().manual_seed(seed + draw))
-        if result.passed is not False or not _could_be_rounding(result):
-            break
+        if result.passed is not False or not _is_below(_CLEAR, result):
+            return result
+    if result.gate in _COMPARE_FORMS and _is_below(_EXCUSED, result):
+        return _in_float64(result, gate, probe, config, seed)
     return result
 
 
-def _could_be_rounding(result: GateResult) -> bool:
+def _in_float64(
+    failed: GateResult, gate: Gate, probe: MixerProbe, config: GateConfig, seed: int
+) -> GateResult:
+    """What float64 says, with float32's difference as evidence; `failed` where it says the same."""
+    try:
+        result = gate(probe.in_float64(), config, torch.Generator().manual_seed(seed))
+    except ProbeFailed as failure:
+        if failure.is_final:
+            raise
+        return failed  # a mixer that computes in float32 alone
+    if not result.passed:
+        return failed
+    evidence = {**result.evidence, "relative_in_float32": failed.evidence["relative"]}
+    return replace(result, evidence=evidence)
+
+
+def _is_below(limits: float, result: GateResult) -> bool:
+    """Whether the result's difference is below so many limits."""
     relative, limit = result.evidence.get("relative"), result.evidence.get("limit")
-    return relative is not None and limit is not None and relative < _CLEAR * limit
+    return relative is not None and limit is not None and relative < limits * limit

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -140,7 +141,8 @@ class MixerBench:
     def _mixer(self, request: Message, *, train: bool) -> nn.Module:
         if train:
             torch.manual_seed(_PROBE_SEED)
-        return self._mixers[request.values["layer"]].train(train)
+        mixer = self._mixers[request.values["layer"]].train(train)
+        return deepcopy(mixer).double() if request.values["precision"] == "fp64" else mixer
 
 
 @torch.no_grad()

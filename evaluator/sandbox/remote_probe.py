@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,11 @@ _SLACK_BYTES = 1 << 16
 _SHOWN_CHARS = 160
 _COST_SEED = 0
 _PHASES = ("forward", "backward", "evaluation")
+_DTYPES: Mapping[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp64": torch.float64,
+}
 
 
 class RemoteProbe:
@@ -43,7 +49,7 @@ class RemoteProbe:
 
     Makes the layer's mixer, jittered; with `is_trained` it takes the layer of the model that the
     child has built and loaded the weights of. With `precision` "bf16" x goes in as bfloat16, under
-    autocast, and must come back so; gates get float32.
+    autocast, and must come back so, with "fp64" as float64; gates get float32.
     """
 
     def __init__(
@@ -113,6 +119,11 @@ class RemoteProbe:
             used_s = None if cpu_s is None or later_s is None else later_s - cpu_s
             return _cost(values, used_s, wall_s)
 
+    def in_float64(self) -> RemoteProbe:
+        probe = copy(self)
+        probe._facts = replace(self._facts, precision="fp64")
+        return probe
+
     def _feed(
         self,
         op: str,
@@ -122,8 +133,7 @@ class RemoteProbe:
     ) -> Message:
         """A call that computes, in the probe's own precision if none is given."""
         precision = precision or self._facts.precision
-        if precision == "bf16":
-            tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+        tensors = {name: tensor.to(_DTYPES[precision]) for name, tensor in tensors.items()}
         return self._call(op, {**values, "precision": precision}, tensors)
 
     def _call(self, op: str, values: dict[str, Any], tensors: dict[str, Tensor]) -> Message:
@@ -145,15 +155,15 @@ def _candidate_failures() -> Iterator[None]:
 
 
 def _given_back(y: Tensor, precision: Precision) -> Tensor:
-    """In float32 what came back in bfloat16, if that was sent; another dtype is the mixer's fault.
+    """In float32 what came back in the dtype that was sent; another dtype is the mixer's fault.
 
     In float32 the gates look at the dtype themselves.
     """
     if precision == "fp32":
         return y
-    if y.dtype != torch.bfloat16:
-        found = str(y.dtype).removeprefix("torch.")
-        raise ProbeFailed("protocol", f"forward returned {found} for x of bfloat16")
+    if y.dtype != _DTYPES[precision]:
+        found, sent = (str(dtype).removeprefix("torch.") for dtype in (y.dtype, _DTYPES[precision]))
+        raise ProbeFailed("protocol", f"forward returned {found} for x of {sent}")
     return y.float()
 
 

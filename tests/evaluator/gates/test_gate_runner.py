@@ -136,6 +136,64 @@ def test_a_difference_that_could_be_rounding_must_show_again(relatives, passed, 
     assert result.passed is passed
 
 
+class ProbeInBothPrecisions(SilentProbe):
+    def __init__(self, error=None):
+        super().__init__(error or ValueError())
+
+    def in_float64(self):
+        exact = ProbeInBothPrecisions(self.error)
+        exact.facts = replace(self.facts, precision="fp64")
+        return exact
+
+
+def _by_precision(name, float32, float64):
+    """A gate that finds one difference in float32 and another in float64, under 1e-5."""
+
+    def gate(probe, config, generator):
+        is_exact = probe.facts.precision == "fp64"
+        if is_exact and float64 is None:
+            probe.forward(None)
+        evidence = {"relative": float64 if is_exact else float32, "limit": 1e-5}
+        passed = evidence["relative"] <= 1e-5
+        return GateResult(gate=name, passed=passed, reason="No.", evidence=evidence)
+
+    return {name: gate}
+
+
+@pytest.mark.parametrize(
+    ("gate", "float32", "float64", "passed"),
+    [
+        ("streaming", 5e-5, 1e-9, True),
+        ("prefix", 5e-5, 1e-9, True),
+        ("streaming", 5e-5, 5e-5, False),  # no rounding: it is still there
+        ("streaming", 2e-4, 1e-9, False),  # more than rounding is excused for
+        ("causality", 5e-5, 1e-9, False),  # where nothing at all may change
+    ],
+)
+def test_only_a_faint_difference_between_forms_is_excused_by_float64(
+    gate, float32, float64, passed, config
+):
+    gates = _by_precision(gate, float32, float64)
+    (result,) = run_gates(ProbeInBothPrecisions(), config, 0, gates)
+
+    assert result.passed is passed
+
+
+def test_a_mixer_that_cannot_compute_in_float64_is_judged_in_float32(config):
+    gates = _by_precision("streaming", 5e-5, None)
+    (result,) = run_gates(ProbeInBothPrecisions(ProbeFailed("raised", "no")), config, 0, gates)
+
+    assert (result.passed, result.evidence["relative"]) == (False, 5e-5)
+
+
+def test_a_death_in_float64_fails_the_gate(config):
+    death = ProbeFailed("timeout", "no reply in 5 s", is_final=True)
+    gates = _by_precision("streaming", 5e-5, None)
+    (result,) = run_gates(ProbeInBothPrecisions(death), config, 0, gates)
+
+    assert (result.passed, result.evidence["kind"]) == (False, "timeout")
+
+
 def test_cuts_stand_on_both_sides_of_every_named_chunk():
     cuts = cut_positions(128, (44, 100, 3000), torch.Generator().manual_seed(0))
 

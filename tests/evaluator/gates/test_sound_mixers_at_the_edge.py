@@ -257,6 +257,18 @@ class ForgettingMemory(Honest):
         return self.out(y.to(x.dtype)), {"memory": memory}
 
 
+class SteepFunctionOfALongSum(nn.Module):
+    """Nearly a sign: the rounding of the sum shows wherever it changes."""
+
+    def __init__(self, d_model: int, *sizes: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, x, state=None):
+        total = x.cumsum(1) if state is None else state["sum"] + x.cumsum(1)
+        return torch.tanh(5 * self.proj(total)), {"sum": total[:, -1:].clone()}
+
+
 SOUND = [
     SlidingWindow,
     TopOfTheWindow,
@@ -276,6 +288,7 @@ SOUND = [
     SpectralConvolution,
     RunningMaximum,
     ElementwiseScan,
+    SteepFunctionOfALongSum,
     ForgettingMemory,
 ]
 
@@ -286,6 +299,16 @@ def test_a_sound_mixer_passes_every_gate(mixer, make_probe, config):
 
     assert [(r.gate, r.reason) for r in results if not r.passed] == []
     assert [result.gate for result in results] == list(GATES)
+
+
+def test_what_rounding_alone_changes_is_asked_again_in_float64(make_probe, config):
+    strict = config.model_copy(update={"tolerance": 3e-5})
+    gates = {"streaming": GATES["streaming"]}
+    (result,) = run_gates(make_probe(SteepFunctionOfALongSum), strict, 1, gates)
+
+    assert result.passed
+    assert result.evidence["relative_in_float32"] > result.evidence["limit"]
+    assert result.evidence["relative"] < result.evidence["limit"] / 100
 
 
 @pytest.mark.parametrize("mixer", SOUND)
