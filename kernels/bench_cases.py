@@ -15,6 +15,7 @@ from . import (
     causal_attention,
     chunk_decay,
     chunk_delta,
+    chunk_oja,
     linear_cross_entropy,
     rms_norm,
     scan,
@@ -114,6 +115,18 @@ def _delta(kind: str, x: _Inputs) -> Made:
     return leaves, partial(chunk_delta, *leaves)
 
 
+def _value_decay(x: _Inputs) -> Made:
+    leaves = [*x.qkv(), x.gate(*x.shape)]
+    *qkv, gate = leaves
+    return leaves, partial(chunk_decay, *qkv, value_log_decay=gate)
+
+
+def _oja(kind: str, x: _Inputs) -> Made:
+    leaves = [*x.qkv(), x.weight(*x.shape[:3])]
+    leaves += [x.gate(*x.shape[:3])] if kind == "scalar" else []
+    return leaves, partial(chunk_oja, *leaves)
+
+
 def _attention(window: int | None, x: _Inputs) -> Made:
     leaves = x.qkv()
     return leaves, partial(causal_attention, *leaves, window=window)
@@ -159,9 +172,12 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "decay constant": partial(_decay, "constant"),
     "decay scalar": partial(_decay, "scalar"),
     "decay channel": partial(_decay, "channel"),
+    "decay value": _value_decay,
     "delta none": partial(_delta, "none"),
     "delta scalar": partial(_delta, "scalar"),
     "delta channel": partial(_delta, "channel"),
+    "oja none": partial(_oja, "none"),
+    "oja scalar": partial(_oja, "scalar"),
     "attention full": partial(_attention, None),
     "attention window 64": partial(_attention, 64),
     "attention decay": _decaying_attention,

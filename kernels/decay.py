@@ -73,7 +73,9 @@ def chunk_decay(
     out_dtype, heads, length = v.dtype, v.shape[2], q.shape[1]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = working_dtype(q, k, v, initial_state)
-    fuses = dtype == torch.float32 and value_log_decay is None and scale != 0
+    fuses = dtype == torch.float32 and scale != 0
+    # A decay of the value channels fuses alone.
+    fuses = fuses and (value_log_decay is None or (log_decay is None and bonus is None))
     fuses = fuses and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
     form = choose_form(
         form,
@@ -98,15 +100,31 @@ def chunk_decay(
         if value_log_decay is not None:
             value_log_decay = F.pad(value_log_decay, (0, 1))
     if form == "triton":
-        from .triton.decay import decay_fused  # needs a package that CPU-only machines may lack
-
-        o, state = decay_fused(q, k, v, log_decay, bonus, initial_state, scale)
+        o, state = _fused(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
     else:
         run = decay_loop if form == "naive" else decay_chunks
         o, state = run(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
     if normalise:
         o = o[..., :-1] / _away_from_zero(o[..., -1:])
     return o.to(out_dtype), state
+
+
+def _fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    value_log_decay: Tensor | None,
+    bonus: Tensor | None,
+    initial_state: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    from .triton.decay import decay_fused  # needs a package that CPU-only machines may lack
+    from .triton.value_decay import value_decay_fused
+
+    if value_log_decay is not None:
+        return value_decay_fused(q, k, v, value_log_decay, initial_state, scale)
+    return decay_fused(q, k, v, log_decay, bonus, initial_state, scale)
 
 
 def per_token(log_decay: Tensor, q: Tensor) -> Tensor:

@@ -24,6 +24,10 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "channel, mild": (70, 24, 16, "channel", "mild", {}),
     "channel, mixed": (65, 16, 16, "channel", "mixed", {}),
     "channel, tiles of K and V": (66, 80, 72, "channel", "mild", {}),
+    "value, mild": (70, 24, 40, "value", "mild", {}),
+    "value, mixed": (65, 16, 16, "value", "mixed", {}),
+    "value, -20": (65, 16, 16, "value", "-20", {"final": False}),
+    "value, normalised": (65, 16, 16, "value", "mild", {"normalise": True}),
     "bonus": (65, 16, 16, "channel", "mild", {"bonus": True}),
     "normalised": (65, 16, 16, "scalar", "mild", {"normalise": True}),
     "grouped values": (65, 16, 16, "scalar", "mild", {"groups": 2}),
@@ -52,8 +56,14 @@ def errors(
         "initial_state": torch.rand(1, groups, key_dim, value_dim + normalise) + 0.1,
     }
     if kind is not None:
-        shapes = {"constant": (1,), "scalar": (1, length, 1), "channel": (1, length, 1, key_dim)}
-        x["log_decay"] = log_decay_of(gate, shapes[kind])
+        shapes = {
+            "constant": (1,),
+            "scalar": (1, length, 1),
+            "channel": (1, length, 1, key_dim),
+            "value": (1, length, groups, value_dim),
+        }
+        name = "value_log_decay" if kind == "value" else "log_decay"
+        x[name] = log_decay_of(gate, shapes[kind])
     if options.get("bonus"):
         x["bonus"] = torch.randn(1, key_dim)
     wanted = results({n: t.double() for n, t in x.items()}, "naive", normalise, final)
