@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .tiles import LOG2_E, power_of_two
+
 _COLUMNS = 4096  # at once
 
 
@@ -48,25 +50,26 @@ def cross_entropy_kernel(
     target = tl.load(targets_ptr + row)
     share = tl.load(share_ptr + row)
     at = logits_ptr + row * width
-    largest = tl.full((BV,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((BV,), dtype=tl.float32)
     columns = tl.arange(0, BV)
     of_target = tl.load(at + target).to(tl.float32)
+    # The highest so far is one number for all columns: one exponential a logit, not two.
+    highest = float("-inf")
+    totals = tl.zeros((BV,), dtype=tl.float32)
     for begin in range(0, width, BV):
         mask = begin + columns < width
         x = tl.load(at + begin + columns, mask=mask, other=float("-inf")).to(tl.float32)
-        higher = tl.maximum(largest, x)
-        # Of two that are -inf the difference is NaN: such a place has nothing to add yet.
-        total = tl.where(largest == higher, total, total * tl.exp(largest - higher))
-        total += tl.where(x == float("-inf"), 0.0, tl.exp(x - higher))
-        largest = higher
-    highest = tl.max(largest, 0)
-    total = tl.sum(tl.where(largest == float("-inf"), 0.0, total * tl.exp(largest - highest)), 0)
+        higher = tl.maximum(highest, tl.max(x, 0))
+        # While all are -inf there is nothing to add yet, and their difference would be NaN.
+        level = tl.where(higher == float("-inf"), 0.0, higher)
+        totals *= power_of_two((highest - level) * LOG2_E)
+        totals += power_of_two((x - level) * LOG2_E)
+        highest = higher
+    total = tl.sum(totals, 0)
     tl.store(losses_ptr + row, (tl.log(total) + highest - of_target) * share)
     if GRAD:
         for begin in range(0, width, BV):
             mask = begin + columns < width
             x = tl.load(at + begin + columns, mask=mask, other=float("-inf")).to(tl.float32)
-            grad = tl.exp(x - highest) * (share / total)
+            grad = power_of_two((x - highest) * LOG2_E) * (share / total)
             grad -= tl.where(begin + columns == target, share, 0.0)
             tl.store(at + begin + columns, grad, mask=mask)
