@@ -1,7 +1,10 @@
-"""Which files a candidate's process may open: what Python and torch consist of, and its scratch.
+"""Which files a candidate's process may open: its scratch, and what libraries consist of.
 
-Everything is named; no folder is granted whole that other software shares, for another Python's
-library would be a copy of the text that the default corpus holds out.
+In the profile `strict` that is shared libraries: whatever Python code is needed has been loaded
+before, and its text, which is much like what a candidate is trained on, cannot be read. Where
+compilers run, Python's and torch's sources are needed too; then everything is named, and no folder
+is granted whole that other software shares, for another Python's library would be a copy of the
+text that the default corpus holds out.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ _SYSTEM = (
 )
 _PREFIXES = ("/", "/usr", "/usr/local")
 _LIBRARIES = ("*.so", "*.so.*", "*-linux-*", "locale", "nvidia*", "wsl")
+_LIBRARY_FOLDERS = ("torch/lib", "nvidia/*/lib", "nvidia/*/*/lib")
 _FOR_COMPILERS = ("*.a", "*.o", "gcc*", "llvm*", "clang*", "bfd-plugins")
 _TOOL_FOLDERS = ("bin", "sbin", "include", "libexec", "*-linux-*")
 _DRIVER = "/usr/local/nvidia"  # where containers have it
@@ -46,12 +50,14 @@ _WRITABLE_FOR_CUDA = ("/proc/self/task",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """`libraries` may be read, `tools` too where compilers run; of `listable` the names alone.
+    """`binaries` may be read, `sources` and `tools` too where compilers run, and of `listable` the
+    names alone.
 
     `withheld` are files in none of them: what a self-test tries to read.
     """
 
-    libraries: tuple[str, ...]
+    binaries: tuple[str, ...]
+    sources: tuple[str, ...]
     tools: tuple[str, ...]
     listable: tuple[str, ...]
     withheld: tuple[str, ...]
@@ -60,10 +66,10 @@ class Places:
 def allowed_files(places: Places, scratch: str, profile: Profile, device: str) -> FileAccess:
     """`places`: from readable_places, called before the confinement."""
     is_cuda, compiles = device == "cuda", profile == "compile"
-    tools = places.tools if compiles else ()
+    for_compilers = (*places.sources, *places.tools) if compiles else ()
     return FileAccess(
-        readable=(*places.libraries, *tools, *(_READABLE_FOR_CUDA if is_cuda else ())),
-        listable=places.listable,
+        readable=(*places.binaries, *for_compilers, *(_READABLE_FOR_CUDA if is_cuda else ())),
+        listable=places.listable if compiles else (),
         writable=(scratch, *(_WRITABLE_FOR_CUDA if is_cuda else ())),
         devices=("/dev/null", *(_gpu_nodes() if is_cuda else ())),
         may_execute=compiles,
@@ -79,9 +85,9 @@ def readable_places() -> Places:
     standard = standard_library()
     ours = (str(_PACKAGE / name) for name in _OURS)
     kernels = os.environ.get(KERNEL_CACHE, "")
-    libraries = (*standard.readable, *package_places(), *_system_libraries(), *ours, *_SYSTEM)
     return Places(
-        libraries=_without_private((*libraries, kernels)),
+        binaries=_without_private((*_system_libraries(), *_package_libraries(), *_SYSTEM, kernels)),
+        sources=_without_private((*standard.readable, *package_places(), *ours)),
         tools=_without_private(_tools()),
         listable=(standard.folder, *package_folders()),
         withheld=standard.withheld,
@@ -100,6 +106,12 @@ def _system_libraries() -> Iterator[str]:
     for folder in _cuda_folders():
         yield from _matching(folder, _CUDA_LIBRARIES)
     yield _DRIVER
+
+
+def _package_libraries() -> Iterator[str]:
+    """What torch opens late, on a GPU above all."""
+    for site in package_folders():
+        yield from _matching(site, _LIBRARY_FOLDERS)
 
 
 def _tools() -> Iterator[str]:

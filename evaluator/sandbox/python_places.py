@@ -5,16 +5,16 @@ corpus holds out, and those packages that torch, Triton and our own code consist
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import sys
 import sysconfig
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from .apart import said_by_a_fork
 
 # The last is used by torch without being required.
 _ROOTS = ("torch", "triton", "numpy", "einops", "safetensors", "packaging")
@@ -98,25 +98,13 @@ def _held_out_apart() -> list[str]:
     """splits.held_out_modules(), by a process of its own: what it has read must not stay in the
     memory of the one that candidates' processes are copied from.
     """
-    receiving, sending = os.pipe()
-    finder = os.fork()
-    if finder == 0:
-        status = 1
-        try:
-            from ..data.splits import held_out_modules
 
-            os.write(sending, json.dumps(sorted(held_out_modules())).encode())
-            status = 0
-        finally:
-            if status:
-                traceback.print_exc()
-            os._exit(status)
-    os.close(sending)
-    with os.fdopen(receiving) as answer:
-        said = answer.read()
-    if os.waitstatus_to_exitcode(os.waitpid(finder, 0)[1]) != 0:
-        raise RuntimeError("which files hold held-out text could not be found out")
-    names: list[str] = json.loads(said)
+    def find() -> list[str]:
+        from ..data.splits import held_out_modules
+
+        return sorted(held_out_modules())
+
+    names: list[str] = said_by_a_fork(find, "which files hold held-out text")
     return names
 
 

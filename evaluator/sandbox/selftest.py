@@ -20,8 +20,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, NoReturn
+
+import torch
 
 from .confinement import Plan, confine
 from .kernel import LayerMissing, prctl, system_call, unshare
@@ -48,6 +51,7 @@ def acts_not_refused(
     acts = {
         **_acts_on_files(outside),
         **_acts_on_text(withheld),
+        **(_acts_on_text(_sources()) if profile == "strict" else {}),
         **_acts_on_the_network(),
         **_acts_on_a_process(parent),
         **_acts_on_the_kernel(),
@@ -86,6 +90,12 @@ def _acts_on_files(outside: str) -> dict[str, Act]:
 
 def _acts_on_text(withheld: tuple[str, ...]) -> dict[str, Act]:
     return {f"read {path}": partial(os.open, path, os.O_RDONLY) for path in withheld}
+
+
+def _sources() -> tuple[str, ...]:
+    """Of Python, of torch and of ours, compiled too: what a process with compilers may read."""
+    files = [os.path.realpath(module) for module in (os.__file__, torch.__file__, __file__)]
+    return tuple(path for path in (*files, *map(cache_from_source, files)) if os.path.exists(path))
 
 
 def _acts_on_the_network() -> dict[str, Act]:

@@ -21,6 +21,7 @@ import tempfile
 import traceback
 from typing import Any, NoReturn
 
+from ...search_space.contract import ALLOWED_IMPORTS
 from .artifacts import remove_scratch
 from .confinement import Plan
 from .docstrings import forget_docstrings
@@ -58,14 +59,18 @@ _LOADED_LATE_BY_LIBRARIES = (
     "xml.etree.ElementTree",
     "zoneinfo",
 )
-# Imported once here instead of in every child. torch.optim would load torch._dynamo on first use.
+# Imported here once: in the profile strict children can read no source. torch.optim would load
+# torch._dynamo on first use, and einops its part for torch.
 _PRELOADED = (
     *_LOADED_LATE_BY_LIBRARIES,
+    *ALLOWED_IMPORTS,
     "torch._dynamo",
-    "einops",
+    "torch.nn.attention.bias",
+    "torch.nn.attention.flex_attention",
+    "einops._torch_specific",
+    "einops.layers.torch",
     "safetensors.torch",
-    "linearch.kernels",
-    "linearch.search_space.layers",
+    "linearch.search_space.asi_arch.stand_ins",
     "linearch.search_space.loading",
     "linearch.search_space.backbone",
     "linearch.evaluator.training",
@@ -118,16 +123,26 @@ def _preload(threads: int) -> None:
     torch.set_num_threads(threads)
     for name in _PRELOADED:
         importlib.import_module(name)
+    from .rehearsal import modules_loaded_late
+
+    for name in modules_loaded_late():
+        importlib.import_module(name)
 
 
 def _forget_sources(places: Places) -> None:
     """What a child may not read it does not find in its memory either, compiled code apart."""
     import_only_readable()
     linecache.clearcache()
-    forget_docstrings(frozenset(places.withheld))
+    forget_docstrings(frozenset(places.withheld) | _loaded_of_python())
     gc.collect()
     overwrite_freed_memory()
     gc.freeze()  # a collection in a child would copy every page that holds an object header
+
+
+def _loaded_of_python() -> frozenset[str]:
+    """The standard library's files that are loaded: their text is like the default corpus'."""
+    files = {os.path.realpath(getattr(m, "__file__", None) or "") for m in [*sys.modules.values()]}
+    return frozenset(path for path in files if path.startswith(f"{os.path.dirname(os.__file__)}/"))
 
 
 def _serve(control: socket.socket, supervisor: int, places: Places) -> bool:

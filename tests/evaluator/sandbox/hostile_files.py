@@ -9,6 +9,7 @@ import sysconfig
 from hashlib import sha256
 from pathlib import Path
 
+import torch
 from hostile_scene import HostileCase, Scene
 
 from linearch.evaluator.sandbox.python_places import standard_library
@@ -16,6 +17,7 @@ from linearch.evaluator.sandbox.python_places import standard_library
 _LANDLOCK = frozenset({"landlock"})
 _SECCOMP = frozenset({"seccomp"})
 _EITHER = _LANDLOCK | _SECCOMP
+_STRICT = ("strict",)
 _HELD_OUT = [Path(path) for path in standard_library().withheld]
 _COMPILED = [
     compiled
@@ -45,11 +47,11 @@ def _has_read(path: Path) -> object:
     return lambda scene: sha256(path.read_bytes()).hexdigest() in scene.printed
 
 
-def _reads(name: str, paths: list[Path]) -> list[HostileCase]:
+def _reads(name: str, paths: list[Path], **rest: object) -> list[HostileCase]:
     """Reading the first of some files, where there is one."""
     digest = "import hashlib; print(hashlib.sha256(open({!r}, 'rb').read()).hexdigest())"
     return [
-        _case(name, digest.format(str(path)), _LANDLOCK, _has_read(path), reads=path)
+        _case(name, digest.format(str(path)), _LANDLOCK, _has_read(path), reads=path, **rest)
         for path in paths[:1]
     ]
 
@@ -91,6 +93,8 @@ CASES = [
     *_reads("read what the default corpus holds out", _HELD_OUT),
     *_reads("read its compiled form", _COMPILED),
     *_reads("read another Python's copy of it", _COPIES),
+    *_reads("read what is much like it", [Path(os.path.realpath(os.__file__))], profiles=_STRICT),
+    *_reads("read a library's source", [Path(torch.__file__)], profiles=_STRICT),
     _case(
         "H17 a disk taken in one call",
         """

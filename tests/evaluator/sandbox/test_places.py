@@ -57,13 +57,22 @@ def test_what_is_withheld_is_what_the_default_corpus_holds_out() -> None:
 def test_no_copy_of_a_withheld_file_can_be_read_in_any_profile() -> None:
     granted = readable_places()
     texts = {text for path in _WITHHELD if len(text := Path(path).read_bytes()) > 500}
-    assert _copies((*granted.libraries, *granted.tools), texts) == set()
+    assert _copies((*granted.binaries, *granted.sources, *granted.tools), texts) == set()
     whole = _copies([standard_library().folder], texts)
     assert len(whole) >= len(texts)
 
 
+def test_a_process_without_compilers_is_granted_no_text_of_python() -> None:
+    strict = allowed_files(readable_places(), "/scratch", "strict", "cpu")
+    suffixes = {".py", ".pyc", ".pyi"}
+    folders = [path for path in strict.readable if not path.startswith(("/usr", "/sys", "/proc"))]
+    assert folders
+    assert [path for path in _files_below(folders) if path.suffix in suffixes] == []
+    assert strict.listable == ()
+
+
 def test_no_compiled_form_of_a_withheld_file_can_be_read() -> None:
-    readable = set(readable_places().libraries)
+    readable = set(readable_places().sources)
     for path in map(Path, _WITHHELD):
         compiled = Path(importlib.util.cache_from_source(path))
         assert not readable & {str(compiled), *map(str, compiled.parents)}
@@ -86,7 +95,7 @@ def test_tools_are_for_compilers_alone_and_devices_of_a_gpu_for_those_who_use_it
 )
 def test_shared_folders_are_not_granted_whole(folder: str) -> None:
     granted = readable_places()
-    assert folder not in {*granted.libraries, *granted.tools, *granted.listable}
+    assert folder not in {*granted.binaries, *granted.sources, *granted.tools, *granted.listable}
 
 
 def test_neither_a_home_nor_a_clone_is_granted(
@@ -96,11 +105,11 @@ def test_neither_a_home_nor_a_clone_is_granted(
     library.parent.mkdir()
     library.touch()
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))
-    assert str(library) in readable_places().libraries
+    assert str(library) in readable_places().binaries
     monkeypatch.setattr(places, "_private_folders", lambda: (str(library),))
-    assert str(library) not in readable_places().libraries
+    assert str(library) not in readable_places().binaries
     monkeypatch.setattr(places, "_private_folders", lambda: (str(library / "home"),))
-    assert str(library) not in readable_places().libraries
+    assert str(library) not in readable_places().binaries
 
 
 def test_a_backport_is_left_out_of_the_package_that_brings_it(tmp_path: Path) -> None:
@@ -161,12 +170,19 @@ def test_what_cannot_be_found_out_is_no_permission(monkeypatch: pytest.MonkeyPat
         standard_library()
 
 
-# Nothing of it is loaded before; all of it is part of, or is used by, what candidates may import.
+# What candidates may import, and libraries for them: all of it is loaded before.
+_IMPORTS = """
+import collections.abc, dataclasses, einops, einops.layers.torch, linearch.kernels, math, typing
+import torch.autograd.gradcheck, torch.distributions, torch.fft, torch.func, torch.linalg
+import torch.nn.attention.flex_attention, torch.nn.utils.parametrizations, torch.utils.checkpoint
+einops.rearrange(torch.zeros(2, 3), "a b -> b a")
+print("imported")
+"""
+# Nothing of it is: what compilers and their libraries take, where they run.
 _LATE_IMPORTS = """
 import ast, decimal, difflib, fractions, html, random, statistics, unittest.mock, xml.dom
-import einops.layers.torch, importlib.resources, networkx, sympy.solvers
-import torch.autograd.gradcheck, torch.distributions, torch.func, torch.nn.utils.parametrize
-import torch.nn.attention.flex_attention, torch.utils.cpp_extension, torch._inductor.codecache
+import importlib.resources, networkx, sympy.solvers
+import torch.utils.cpp_extension, torch._inductor.codecache
 import json
 assert json.JSONDecoder.__module__ == "json.decoder"
 importlib.resources.files("torch").joinpath("version.py").read_text()
@@ -199,22 +215,29 @@ def _printed(sandbox: Sandbox, limits: Limits, source: str) -> str:
     return child.printed.strip()
 
 
-def test_what_is_loaded_late_is_found(
+def test_what_candidates_may_import_is_there_though_no_source_can_be_read(
     sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
 ) -> None:
+    assert _printed(sandbox, limits, hostile_source(top=_IMPORTS)).endswith("imported")
+
+
+def test_what_is_loaded_late_is_found_where_compilers_run(
+    bare_zygote: Bare, limits: Limits, hostile_source: MakeSource
+) -> None:
+    bare_zygote.choose("compile", frozenset())
     wide = replace(limits, memory_bytes=2048 * MIB)
-    assert _printed(sandbox, wide, hostile_source(top=_LATE_IMPORTS)).endswith("imported")
+    assert _printed(bare_zygote, wide, hostile_source(top=_LATE_IMPORTS)).endswith("imported")
 
 
 def test_what_may_not_be_read_is_imported_as_if_it_were_not_installed(
     bare_zygote: Bare, limits: Limits, hostile_source: MakeSource
 ) -> None:
-    bare_zygote.choose("strict", frozenset())
+    bare_zygote.choose("compile", frozenset())
     said = _printed(bare_zygote, limits, hostile_source(top=_IMPORT_IT))
     assert said == "ModuleNotFoundError"
     unprepared = hostile_source(top=_BY_THE_ORDINARY_SEARCH + _IMPORT_IT)
     assert _printed(bare_zygote, limits, unprepared) == "PermissionError"
-    bare_zygote.choose("strict", frozenset({"landlock"}))
+    bare_zygote.choose("compile", frozenset({"landlock"}))
     assert _printed(bare_zygote, limits, hostile_source(top=_IMPORT_IT)) == "imported"
 
 
