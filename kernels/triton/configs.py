@@ -15,6 +15,9 @@ CHUNK = 64  # tokens
 # most: two rounds of two on each of 132 processors.
 FEW_PROGRAMS, MOST_PROGRAMS = 132, 528
 SHORTEST_SEGMENT = 4  # chunks
+# Runs of tokens that a convolution's threads walk along are halved until there are so many
+# programs. The first token of the next one reaches back no further than the shortest.
+LONGEST_RUN, SHORTEST_RUN, ENOUGH_WALKS = 128, 16, 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,18 @@ class Config:
     num_warps: int
     num_stages: int
     max_registers: int | None = None  # of a thread
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Walk:
+    """A kernel whose threads walk along time: how many runs and channels a program has, and how
+    many tokens of each it asks for at once.
+    """
+
+    runs: int
+    channels: int
+    step: int
+    num_warps: int
 
 
 # Attention's for float32, whose products are unrolled: wider blocks compile four times as long.
@@ -84,6 +99,20 @@ def attention_keys(
         return Config(block_m=64, block_n=64, num_warps=4, num_stages=2), both
     stages, passes = (2, both) if wide <= 128 else (1, each)
     return Config(block_m=64, block_n=128, num_warps=8, num_stages=stages), passes
+
+
+def convolution(head_dim: int) -> Walk:
+    """head_dim: of heads of unit length, which lie within a block of channels; 0 for none."""
+    return _walk(512, head_dim)
+
+
+def convolution_pull(head_dim: int) -> Walk:
+    return _walk(512, head_dim)
+
+
+def _walk(elements: int, head_dim: int) -> Walk:
+    channels = max(64, head_dim)
+    return Walk(runs=elements // channels, channels=channels, step=4, num_warps=4)
 
 
 def segments(programs: int, chunks: int) -> int:
