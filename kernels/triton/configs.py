@@ -1,7 +1,7 @@
 """One static configuration for each kernel and size class: nothing is tuned while a program runs.
 
 Every entry was run on an NVIDIA H200 and its results compared with the float64 loops. Attention's
-were chosen by the compiler's report on registers alone, not by time.
+and the convolution's were chosen by the compiler's report on registers alone, not by time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ CHUNK = 64  # tokens
 # most: two rounds of two on each of 132 processors.
 FEW_PROGRAMS, MOST_PROGRAMS = 132, 528
 SHORTEST_SEGMENT = 4  # chunks
-# Runs of tokens that a convolution's threads walk along are halved until there are so many
-# programs. The first token of the next one reaches back no further than the shortest.
-LONGEST_RUN, SHORTEST_RUN, ENOUGH_WALKS = 128, 16, 1024
+# Tokens of the shortest run that a convolution's threads walk along, to which the first of the next
+# one reaches back at most; and programs that are enough for no shorter runs.
+SHORTEST_RUN, ENOUGH_WALKS = 16, 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +33,14 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Walk:
-    """A kernel whose threads walk along time: how many runs and channels a program has, and how
-    many tokens of each it asks for at once.
+    """A kernel whose threads walk along time: how many runs and channels a program has, how many
+    tokens of each it asks for at once, and how many a run has where there are many runs.
     """
 
     runs: int
     channels: int
     step: int
+    longest_run: int
     num_warps: int
 
 
@@ -103,16 +104,13 @@ def attention_keys(
 
 def convolution(head_dim: int) -> Walk:
     """head_dim: of heads of unit length, which lie within a block of channels; 0 for none."""
-    return _walk(512, head_dim)
+    channels = max(64, head_dim)
+    return Walk(runs=512 // channels, channels=channels, step=4, longest_run=64, num_warps=4)
 
 
 def convolution_pull(head_dim: int) -> Walk:
-    return _walk(512, head_dim)
-
-
-def _walk(elements: int, head_dim: int) -> Walk:
     channels = max(64, head_dim)
-    return Walk(runs=elements // channels, channels=channels, step=4, num_warps=4)
+    return Walk(runs=512 // channels, channels=channels, step=4, longest_run=64, num_warps=4)
 
 
 def segments(programs: int, chunks: int) -> int:

@@ -145,7 +145,7 @@ _forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
 def _runs(x: Tensor, tile: Walk) -> tuple[int, int]:
     """Tokens of a run, and the programs that all runs need for a block of channels."""
     B, T, D = x.shape
-    run = configs.LONGEST_RUN
+    run = tile.longest_run
     while True:
         programs = triton.cdiv(B * triton.cdiv(T, run), tile.runs)
         enough = programs * triton.cdiv(D, tile.channels) >= configs.ENOUGH_WALKS
