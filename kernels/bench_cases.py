@@ -135,9 +135,8 @@ def _convolution(x: _Inputs) -> Made:
 
 
 def _unit_heads(x: _Inputs) -> Made:
-    leaves = [x.sequence(), x.weight(x.width, 4)]
-    heads = {"normalise": x.width, "head_dim": x.shape[3]}
-    return leaves, partial(short_convolution, *leaves, activation="silu", **heads)
+    leaves, call = _convolution(x)
+    return leaves, partial(call, normalise=x.width, head_dim=x.shape[3])
 
 
 def _norm(x: _Inputs) -> Made:

@@ -31,8 +31,6 @@ def heads_of_unit_length(
 ) -> Tensor:
     heads = y[..., :n_channels].unflatten(-1, (-1, head_dim))
     heads = heads * torch.rsqrt(heads.square().sum(-1, keepdim=True) + eps)
-    if n_channels == y.shape[-1]:
-        return heads.flatten(-2)
     return torch.cat((heads.flatten(-2), y[..., n_channels:]), dim=-1)
 
 
