@@ -147,6 +147,11 @@ def _convolution(x: _Inputs) -> Made:
     return leaves, partial(short_convolution, *leaves, activation="silu")
 
 
+def _unit_heads(x: _Inputs) -> Made:
+    leaves, call = _convolution(x)
+    return leaves, partial(call, normalise=x.width, head_dim=x.shape[3])
+
+
 def _norm(x: _Inputs) -> Made:
     leaves = [x.sequence(), x.weight(x.width)]
     return leaves, partial(rms_norm, *leaves)
@@ -183,6 +188,7 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "attention decay": _decaying_attention,
     "scan": _scan,
     "short convolution": _convolution,
+    "short convolution, unit heads": _unit_heads,
     "norm": _norm,
     "norm, gated": _gated_norm,
     "head and loss": _head_and_loss,

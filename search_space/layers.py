@@ -59,7 +59,9 @@ class ShortConvolution(nn.Module):
     """A causal convolution of each channel over its last `width` tokens, then the activation.
 
     Its state is the last width - 1 inputs, [B, width - 1, dim]. Pack all channels that want one
-    (q, k and v, say) into one call: it costs hardly more than a third of it.
+    (q, k and v, say) into one call: it costs hardly more than a third of it. The first `normalise`
+    channels come out as `l2_normalise` leaves heads of `head_dim` (q's and k's), which is cheaper
+    here than on its own.
     """
 
     def __init__(
@@ -68,16 +70,25 @@ class ShortConvolution(nn.Module):
         width: int = 4,
         activation: Literal["silu"] | None = "silu",
         bias: bool = False,
+        normalise: int = 0,
+        head_dim: int = 1,
     ) -> None:
         super().__init__()
         self.activation = activation
+        self.normalise, self.head_dim = normalise, head_dim
         bound = width**-0.5  # nn.Conv1d's default for depthwise kernels
         self.weight = nn.Parameter(torch.empty(dim, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return short_convolution(
-            x, self.weight, bias=self.bias, activation=self.activation, initial_state=state
+            x,
+            self.weight,
+            bias=self.bias,
+            activation=self.activation,
+            initial_state=state,
+            normalise=self.normalise,
+            head_dim=self.head_dim,
         )
 
 

@@ -23,6 +23,17 @@ def convolution_shifts(
     return y
 
 
+def heads_of_unit_length(
+    y: Tensor,  # [B, T, D]
+    n_channels: int,  # of which heads are made
+    head_dim: int,
+    eps: float,
+) -> Tensor:
+    heads = y[..., :n_channels].unflatten(-1, (-1, head_dim))
+    heads = heads * torch.rsqrt(heads.square().sum(-1, keepdim=True) + eps)
+    return torch.cat((heads.flatten(-2), y[..., n_channels:]), dim=-1)
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:

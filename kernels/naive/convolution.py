@@ -1,4 +1,4 @@
-"""Specification of `short_convolution`: y_t = act(b + sum_i w_i x_{t - W + 1 + i})."""
+"""Specification of `short_convolution`: y_t = act(b + sum_i w_i x_{t - W + 1 + i}), y / |y|."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def convolution_loop(
             y = y + bias
         outputs.append(F.silu(y) if activation == "silu" else y)
     return torch.stack(outputs, dim=1)
+
+
+def unit_heads_formula(
+    y: Tensor,  # [B, T, D]
+    n_channels: int,  # of which heads are made
+    head_dim: int,
+    eps: float,
+) -> Tensor:
+    heads = y[..., :n_channels].unflatten(-1, (-1, head_dim))
+    heads = heads / torch.sqrt((heads * heads).sum(-1, keepdim=True) + eps)
+    return torch.cat((heads.flatten(-2), y[..., n_channels:]), dim=-1)

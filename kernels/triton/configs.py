@@ -1,7 +1,7 @@
 """One static configuration for each kernel and size class: nothing is tuned while a program runs.
 
 Every entry was run on an NVIDIA H200 and its results compared with the float64 loops. Attention's
-were chosen by the compiler's report on registers alone, not by time.
+and the convolution's were chosen by the compiler's report on registers alone, not by time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ CHUNK = 64  # tokens
 # most: two rounds of two on each of 132 processors.
 FEW_PROGRAMS, MOST_PROGRAMS = 132, 528
 SHORTEST_SEGMENT = 4  # chunks
+# Tokens of the shortest run that a convolution's threads walk along, to which the first of the next
+# one reaches back at most; and programs that are enough for no shorter runs.
+SHORTEST_RUN, ENOUGH_WALKS = 16, 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,19 @@ class Config:
     num_warps: int
     num_stages: int
     max_registers: int | None = None  # of a thread
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Walk:
+    """A kernel whose threads walk along time: how many runs and channels a program has, how many
+    tokens of each it asks for at once, and how many a run has where there are many runs.
+    """
+
+    runs: int
+    channels: int
+    step: int
+    longest_run: int
+    num_warps: int
 
 
 # Attention's for float32, whose products are unrolled: wider blocks compile four times as long.
@@ -84,6 +100,17 @@ def attention_keys(
         return Config(block_m=64, block_n=64, num_warps=4, num_stages=2), both
     stages, passes = (2, both) if wide <= 128 else (1, each)
     return Config(block_m=64, block_n=128, num_warps=8, num_stages=stages), passes
+
+
+def convolution(head_dim: int) -> Walk:
+    """head_dim: of heads of unit length, which lie within a block of channels; 0 for none."""
+    channels = max(64, head_dim)
+    return Walk(runs=512 // channels, channels=channels, step=4, longest_run=64, num_warps=4)
+
+
+def convolution_pull(head_dim: int) -> Walk:
+    channels = max(64, head_dim)
+    return Walk(runs=512 // channels, channels=channels, step=4, longest_run=64, num_warps=4)
 
 
 def segments(programs: int, chunks: int) -> int:

@@ -24,6 +24,21 @@ def power_of_two(x):
 
 
 @triton.jit
+def sigmoid(x):
+    """In float32, 0 where it is below 2^-126: a division takes four instructions more."""
+    if _INTERPRETED:
+        return tl.sigmoid(x)
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;",
+        "=f,f",
+        [1.0 + power_of_two(x * -LOG2_E)],
+        dtype=tl.float32,
+        is_pure=True,
+        pack=1,
+    )
+
+
+@triton.jit
 def not_hoisted(rows, rows_left):
     """rows, for rows_left above 0, in a form that is computed anew in each turn of a loop.
 

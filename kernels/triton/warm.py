@@ -23,6 +23,8 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
+from .convolution import has_fused_heads
+
 Dims = tuple[int, int]  # K, V
 
 DIMS: tuple[Dims, ...] = ((32, 32), (64, 64), (128, 128))
@@ -45,7 +47,10 @@ _LAYERS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One operation's kernels, forward and backward. dim: K, channels, or words; value_dim: V."""
+    """One operation's kernels, forward and backward. dim: K, channels, or words; value_dim: V.
+
+    "unit heads" is a convolution whose heads of K channels get unit length.
+    """
 
     operation: str
     gate: str | None
@@ -75,7 +80,7 @@ def cases(
     dtypes: Sequence[torch.dtype] = DTYPES,
     layer_dtypes: Sequence[torch.dtype] = DTYPES,
 ) -> list[Case]:
-    """Recurrences with heads of `dims`, attention and the layers around them."""
+    """Recurrences and convolutions with heads of `dims`, attention and the layers around them."""
     recurrences = [
         Case(operation=operation, gate=gate, dim=k, value_dim=v, dtype=dtype, length=length)
         for operation, (k, v), dtype, gate, length in product(
@@ -92,7 +97,13 @@ def cases(
         if name != "attention" or dtype in dtypes  # products, as in recurrences
         for gate, n in product(gates, sizes)
     ]
-    return recurrences + layers
+    unit_heads = [
+        Case(operation="unit heads", gate="silu", dim=k, value_dim=k, dtype=dtype, length=128)
+        for dtype in layer_dtypes
+        for k in dict.fromkeys(k for k, _ in dims)
+        if has_fused_heads(k)
+    ]
+    return recurrences + layers + unit_heads
 
 
 def warm(
@@ -204,17 +215,28 @@ def _norm(case: Case, with_grad: bool) -> None:
 
 
 def _convolution(case: Case, with_grad: bool) -> None:
-    """Rows end to end, and as slices of a projection whose width is no multiple of 16."""
+    """Rows end to end, and as slices of a projection with an even and an odd number of others."""
+    for others, has_bias in product((0, 2, 1), (False, True)):
+        bias = _leaf(with_grad, case.dim) if has_bias else None
+        _convolve(case, with_grad, case.dim, others, bias)
+
+
+def _unit_heads(case: Case, with_grad: bool) -> None:
+    for others in (0, 2, 1):
+        _convolve(case, with_grad, 16 * case.dim, others, None, 2 * case.dim, case.dim, 1e-6)
+
+
+def _convolve(
+    case: Case, with_grad: bool, channels: int, others: int, bias: Tensor | None, *heads: Any
+) -> None:
     from .convolution import convolution_tiles
 
-    start = torch.zeros(2, 3, case.dim, dtype=case.dtype)
-    for others, has_bias in product((0, 4), (False, True)):
-        packed = _leaf(with_grad, 2, case.length, case.dim + others, dtype=case.dtype)
-        x, weight = packed[..., : case.dim], _leaf(with_grad, case.dim, 4)
-        bias = _leaf(with_grad, case.dim) if has_bias else None
-        y = convolution_tiles(x, weight, bias, start, case.gate)
-        if with_grad:
-            y.sum().backward()
+    packed = _leaf(with_grad, 2, case.length, channels + others, dtype=case.dtype)
+    weight = _leaf(with_grad, channels, 4)
+    start = torch.zeros(2, 3, channels, dtype=case.dtype)
+    y = convolution_tiles(packed[..., :channels], weight, bias, start, case.gate, *heads)
+    if with_grad:
+        y.sum().backward()
 
 
 def _loss(case: Case, with_grad: bool) -> None:
@@ -253,6 +275,7 @@ def _attention(case: Case, with_grad: bool) -> None:
 _MAKERS = {
     "norm": _norm,
     "convolution": _convolution,
+    "unit heads": _unit_heads,
     "loss": _loss,
     "scan": _scan,
     "attention": _attention,

@@ -17,7 +17,6 @@ from linearch.kernels import chunk_delta
 from linearch.search_space.layers import (
     RMSNorm,
     ShortConvolution,
-    l2_normalise,
     merge_heads,
     split_heads,
 )
@@ -29,7 +28,9 @@ class Mixer(nn.Module):
         self.n_heads = n_heads
         self.widths = [3 * d_model, n_heads]  # (q, k, v), beta
         self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
-        self.conv = ShortConvolution(3 * d_model)
+        self.conv = ShortConvolution(
+            3 * d_model, normalise=2 * d_model, head_dim=d_model // n_heads
+        )
         self.norm = RMSNorm(d_model // n_heads)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
 
@@ -38,13 +39,12 @@ class Mixer(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         qkv, beta = self.in_proj(x).split(self.widths, dim=-1)
         qkv, conv = self.conv(qkv, None if state is None else state["conv"])
-        qk, v = qkv.split([2 * x.shape[-1], x.shape[-1]], dim=-1)
-        q, k = l2_normalise(split_heads(qk, 2 * self.n_heads)).chunk(2, dim=2)  # [B, T, H, K]
+        q, k, v = split_heads(qkv, 3 * self.n_heads).chunk(3, dim=2)  # [B, T, H, K]
 
         o, memory = chunk_delta(
             q,
             k,
-            split_heads(v, self.n_heads),
+            v,
             beta.sigmoid(),  # [B, T, H]
             initial_state=None if state is None else state["memory"],
         )

@@ -22,7 +22,6 @@ from linearch.kernels import chunk_delta
 from linearch.search_space.layers import (
     GatedRMSNorm,
     ShortConvolution,
-    l2_normalise,
     merge_heads,
     split_heads,
 )
@@ -38,7 +37,9 @@ class Mixer(nn.Module):
         self.widths = [3 * d_model, d_model, n_heads, rank]  # (q, k, v), gate, beta, decay
         self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
         self.decay_proj = nn.Linear(rank, d_model, bias=False)
-        self.conv = ShortConvolution(3 * d_model)
+        self.conv = ShortConvolution(
+            3 * d_model, normalise=2 * d_model, head_dim=d_model // n_heads
+        )
         self.A_log = nn.Parameter(torch.empty(n_heads, 1).uniform_(1, 16).log())
         dt = torch.empty(d_model).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp()
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus's inverse
@@ -50,14 +51,13 @@ class Mixer(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         qkv, gate, beta, low_rank = self.in_proj(x).split(self.widths, dim=-1)
         qkv, conv = self.conv(qkv, None if state is None else state["conv"])
-        qk, v = qkv.split([2 * x.shape[-1], x.shape[-1]], dim=-1)
-        q, k = l2_normalise(split_heads(qk, 2 * self.n_heads)).chunk(2, dim=2)  # [B, T, H, K]
+        q, k, v = split_heads(qkv, 3 * self.n_heads).chunk(3, dim=2)  # [B, T, H, K]
         dt = F.softplus(self.decay_proj(low_rank).float() + self.dt_bias)
 
         o, memory = chunk_delta(
             q,
             k,
-            split_heads(v, self.n_heads),
+            v,
             beta.sigmoid(),  # [B, T, H]
             -self.A_log.exp() * split_heads(dt, self.n_heads),  # [B, T, H, K]
             initial_state=None if state is None else state["memory"],

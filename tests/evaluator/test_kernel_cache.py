@@ -53,6 +53,7 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
     assert "oja scalar, 32, bfloat16, T 128" not in names
     assert "decay scalar, 16x64, bfloat16, T 512" in names
     assert "decay none, 32x33, bfloat16, T 128" in names
+    assert "unit heads silu, 16, bfloat16, T 128" in names
     assert not any("decay" in name and "float32" in name for name in names)
     plain = _CONFIG.model_copy(update={"training": TrainingConfig(precision="fp32")})
     assert {str(case).split()[0] for case in kernel_cases(plain)} == {
@@ -60,6 +61,7 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
         "convolution",
         "loss",
         "scan",
+        "unit",
     }
 
 

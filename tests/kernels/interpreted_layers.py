@@ -24,13 +24,10 @@ Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
 def cases() -> dict[str, Case]:
     x, gate = torch.randn(2, 3, 7, 20)
     weight, narrow = torch.randn(20), x.mT.contiguous().mT
-    sequence, taps, bias = torch.randn(2, 35, 140), torch.randn(140, 4), torch.randn(140)
-    start = torch.randn(2, 3, 140)
     hidden, head = torch.randn(9, 6), torch.randn(5000, 6)
     targets = torch.randint(0, 5000, (9,))
     targets[3] = -100
-    silu, loss = {"activation": "silu"}, {"targets": targets, "chunk": 4}
-    convolved = {"x": sequence, "weight": taps, "bias": bias, "initial_state": start}
+    loss = {"targets": targets, "chunk": 4}
     return (
         {
             "norm": (rms_norm, {"x": x, "weight": weight}, {"eps": 1e-3}),
@@ -41,23 +38,56 @@ def cases() -> dict[str, Case]:
                 {"x": narrow, "weight": weight, "gate": gate},
                 {"activation": "sigmoid"},
             ),
-            "convolution": (short_convolution, {"x": sequence, "weight": taps}, {}),
-            "convolution, all": (short_convolution, convolved, silu),
-            "convolution, one tap": (
-                short_convolution,
-                {"x": sequence, "weight": taps[:, :1]},
-                silu,
-            ),
-            "convolution, two tokens": (
-                short_convolution,
-                convolved | {"x": sequence[:, :2]},
-                silu,
-            ),
             "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
         }
+        | convolution_cases()
         | scan_cases()
         | attention_cases()
     )
+
+
+def convolution_cases() -> dict[str, Case]:
+    """Runs are of 16 tokens, blocks of 64 channels or as wide as a head."""
+
+    def inputs(length: int, width: int = 4, channels: int = 72) -> dict[str, Tensor]:
+        return {
+            "x": torch.randn(2, length, channels),
+            "weight": torch.randn(channels, width),
+            "bias": torch.randn(channels),
+            "initial_state": torch.randn(2, width - 1, channels),
+        }
+
+    silu = {"activation": "silu"}
+    bare = {name: inputs(35)[name] for name in ("x", "weight")}
+    wide = inputs(35, channels=300)
+    parts = {"x": torch.randn(2, 35, 75), "weight": torch.randn(72, 4)}
+    return {
+        "convolution": (short_convolution, bare, {}),
+        "convolution, one token": (short_convolution, inputs(1), silu),
+        "convolution, 3 tokens": (short_convolution, inputs(3), silu),
+        "convolution, 63 tokens": (short_convolution, inputs(63, channels=9), silu),
+        "convolution, 65 tokens": (short_convolution, inputs(65, channels=9), silu),
+        "convolution, one tap": (short_convolution, inputs(35, width=1), silu),
+        "convolution, two taps": (short_convolution, inputs(35, width=2), silu),
+        "convolution, 8 taps": (short_convolution, inputs(35, width=8), silu),
+        "convolution, 8 taps, 3 tokens": (short_convolution, inputs(3, width=8), silu),
+        "convolution of a slice": (convolution_of_a_slice, parts, silu),
+        "convolution, heads": (short_convolution, inputs(35), silu | heads(64, 16)),
+        "convolution, all heads, no silu": (short_convolution, inputs(35), heads(72, 8)),
+        "convolution, a wide head": (short_convolution, wide, silu | heads(256, 128)),
+        "convolution, widest head": (short_convolution, wide, silu | heads(256, 256)),
+        "convolution, heads of 12": (short_convolution, inputs(19), silu | heads(24, 12)),
+        "convolution, heads, one token": (short_convolution, inputs(1), silu | heads(64, 16)),
+    }
+
+
+def heads(n_channels: int, head_dim: int) -> dict[str, Any]:
+    return {"normalise": n_channels, "head_dim": head_dim, "eps": 1e-2}
+
+
+def convolution_of_a_slice(x: Tensor, **inputs: Any) -> tuple[Tensor, Tensor]:
+    """Of a projection whose width is odd."""
+    return short_convolution(x[..., 1:-2], **inputs)
 
 
 def scan_cases() -> dict[str, Case]:

@@ -126,6 +126,14 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"activation is 'relu'; wanted 'silu' or None",
     ),
     (
+        lambda: kernels.short_convolution(X, torch.zeros(3, 4), normalise=3, head_dim=2),
+        r"normalise is 3 and head_dim 2; wanted whole heads of up to D = 3 channels",
+    ),
+    (
+        lambda: kernels.short_convolution(X, torch.zeros(3, 4), normalise=4, head_dim=2),
+        r"normalise is 4 and head_dim 2; wanted whole heads",
+    ),
+    (
         lambda: kernels.rms_norm(X, torch.zeros(3), gate=X[:, :2]),
         r"rms_norm: gate has shape \[2, 2, 3\], 2 on axis 1; wanted axis1 = 6 as in x",
     ),

@@ -60,6 +60,10 @@ CASES: dict[str, tuple[Operation, Shapes]] = {
     "scan": (kernels.scan, X | {"log_decay": (1, LENGTH, 6), "initial_state": (SEQUENCES, 6)}),
     "scan, constant, no state": (kernels.scan, X | {"log_decay": (6,)}),
     "convolution": (partial(kernels.short_convolution, activation="silu"), X | TAPS),
+    "convolution, unit heads": (
+        partial(kernels.short_convolution, normalise=4, head_dim=2),
+        X | TAPS,
+    ),
     "convolution, no state": (kernels.short_convolution, X | {"weight": (6, 4)}),
     "convolution of one tap": (kernels.short_convolution, X | {"weight": (6, 1)}),
 }

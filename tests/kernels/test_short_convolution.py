@@ -50,6 +50,46 @@ def test_the_shifted_form_equals_the_loop(
     assert max(errors.values()) < bar, errors
 
 
+def test_the_loops_heads_have_unit_length_and_other_channels_are_as_they_were() -> None:
+    inputs = random_inputs(9, width=4)
+    plain, state = short_convolution(**inputs, activation="silu", form="naive")
+    y, same_state = short_convolution(
+        **inputs, activation="silu", normalise=4, head_dim=2, eps=0.0, form="naive"
+    )
+    first, second, others = y[..., :2], y[..., 2:4], y[..., 4:]
+    torch.testing.assert_close(first, F.normalize(plain[..., :2], dim=-1))
+    torch.testing.assert_close(second, F.normalize(plain[..., 2:4], dim=-1))
+    assert torch.equal(others, plain[..., 4:])
+    assert torch.equal(state, same_state)
+
+
+@pytest.mark.parametrize("length", [1, 2, 63])
+@pytest.mark.parametrize(("n_channels", "head_dim"), [(4, 2), (6, 3), (1, 1)])
+@pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 1e-4), (FLOAT64, 1e-9)])
+def test_the_shifted_form_s_heads_equal_the_loop_s(
+    length: int,
+    n_channels: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Callable[..., dict[str, float]],
+) -> None:
+    inputs, heads = random_inputs(length, 4), {"normalise": n_channels, "head_dim": head_dim}
+    errors = errors_against_naive(
+        short_convolution, inputs, dtype=dtype, activation="silu", eps=1e-2, **heads
+    )
+    assert max(errors.values()) < bar, errors
+
+
+def test_a_head_of_zeros_stays_zero_with_finite_gradients() -> None:
+    x = torch.zeros(2, 5, 6, requires_grad=True)
+    y, _ = short_convolution(x, torch.randn(6, 4), normalise=6, head_dim=3)
+    y.sum().backward()
+    assert torch.equal(y, torch.zeros(2, 5, 6))
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
 def test_without_bias_and_state_the_past_is_zero(
     errors_against_naive: Callable[..., dict[str, float]],
 ) -> None:

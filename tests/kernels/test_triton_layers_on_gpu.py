@@ -49,18 +49,69 @@ def test_norms_agree(
     assert max(errors.values()) < bar, errors
 
 
+def convolution_inputs(length: int, width: int, channels: int) -> dict[str, Tensor]:
+    return {
+        "x": random(2, length, channels),
+        "weight": random(channels, width),
+        "bias": random(channels),
+        "initial_state": random(2, width - 1, channels),
+    }
+
+
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
-@pytest.mark.parametrize("length", [1, 2, 65, 1000])
-@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("length", [1, 3, 63, 65, 1000])
+@pytest.mark.parametrize("width", [1, 4, 8])
 def test_convolutions_agree(
     width: int, length: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
 ) -> None:
-    x = {"x": random(2, length, 200), "weight": random(200, width), "bias": random(200)}
-    x["initial_state"] = random(2, width - 1, 200)
+    x = convolution_inputs(length, width, channels=200)
     errors = errors_against_naive(
         short_convolution, x, dtype=dtype, device="cuda", form="triton", activation="silu"
     )
     assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("others", [8, 10, 7])
+def test_convolutions_of_a_projections_slice_agree(
+    others: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    """Its tokens are apart by a multiple of 8 elements, of 2 and of 1."""
+
+    def of_a_slice(x: Tensor, **inputs: Any) -> tuple[Tensor, Tensor]:
+        return short_convolution(x[..., :200], activation="silu", **inputs)
+
+    x = convolution_inputs(100, width=4, channels=200)
+    x["x"] = random(2, 100, 200 + others)
+    errors = errors_against_naive(of_a_slice, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize("head_dim", [16, 64, 80, 128, 256])
+def test_convolutions_with_heads_of_unit_length_agree(
+    head_dim: int, length: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    x = convolution_inputs(length, width=4, channels=2 * head_dim + 72)
+    heads = {"normalise": 2 * head_dim, "head_dim": head_dim}
+    errors = errors_against_naive(
+        short_convolution, x, dtype=dtype, device="cuda", form="triton", activation="silu", **heads
+    )
+    assert max(errors.values()) < bar, errors
+
+
+def test_a_convolution_gives_the_same_bits_each_time() -> None:
+    x = torch.randn(8, 500, 640, device="cuda", dtype=BFLOAT16, requires_grad=True)
+    weight = torch.randn(640, 4, device="cuda", requires_grad=True)
+
+    def once() -> tuple[Tensor, ...]:
+        y, _ = short_convolution(x, weight, normalise=256, head_dim=64, form="triton")
+        return y, *torch.autograd.grad(y.float().square().sum(), (x, weight))
+
+    wanted = once()
+    for _ in range(10):
+        assert all(torch.equal(a, b) for a, b in zip(once(), wanted, strict=True))
 
 
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
@@ -126,7 +177,8 @@ def test_norm_and_convolution_are_compiled_as_one_graph(
     leaves = [x[name] for name in ("x", "gate", "taps", "weight")]
 
     def loss(x: dict[str, Tensor]) -> Tensor:
-        y, _ = short_convolution(x["x"], x["taps"], activation="silu", form="triton")
+        heads = {"normalise": 64, "head_dim": 32}
+        y, _ = short_convolution(x["x"], x["taps"], activation="silu", **heads, form="triton")
         return rms_norm(y, x["weight"], gate=x["gate"], form="triton").float().square().sum()
 
     wanted = torch.autograd.grad(loss(x), leaves)

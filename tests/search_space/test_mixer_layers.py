@@ -71,6 +71,17 @@ def test_the_short_convolution_streams() -> None:
     torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
 
 
+def test_the_short_convolution_normalises_heads_as_l2_normalise_does() -> None:
+    convolution = layers.ShortConvolution(12, normalise=8, head_dim=4)
+    plain = layers.ShortConvolution(12)
+    plain.load_state_dict(convolution.state_dict())
+    x = torch.randn(2, 7, 12)
+    (y, _), (wanted, _) = convolution(x), plain(x)
+    heads = layers.l2_normalise(layers.split_heads(wanted[..., :8], 2))
+    assert torch.equal(y[..., :8], layers.merge_heads(heads))
+    assert torch.equal(y[..., 8:], wanted[..., 8:])
+
+
 def test_a_gated_norm_is_the_norm_times_the_activated_gate() -> None:
     x, gate = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
     plain, gated = layers.RMSNorm(8), layers.GatedRMSNorm(8, activation="sigmoid")
