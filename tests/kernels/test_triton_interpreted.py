@@ -16,7 +16,7 @@ from linearch.kernels import chunk_decay
 from linearch.kernels.forms import force_form
 
 
-@pytest.mark.parametrize(("script", "cases"), [("decay", 14), ("layers", 26)])
+@pytest.mark.parametrize(("script", "cases"), [("decay", 14), ("layers", 40)])
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_the_interpreted_kernels_equal_the_loop(script: str, cases: int) -> None:
     """In a process of its own: Triton decides whether to interpret as it is imported."""
