@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from linearch.kernels import chunk_delta
 from linearch.search_space.layers import (
+    PackedProjection,
     RMSNorm,
     ShortConvolution,
     l2_normalise,
@@ -27,8 +28,8 @@ class Mixer(nn.Module):
     def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.widths = [3 * d_model, n_heads]  # (q, k, v), beta
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        widths = [3 * d_model, n_heads]  # (q, k, v), beta
+        self.in_proj = PackedProjection(d_model, widths)
         self.conv = ShortConvolution(3 * d_model)
         self.norm = RMSNorm(d_model // n_heads)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
@@ -36,7 +37,7 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        qkv, beta = self.in_proj(x).split(self.widths, dim=-1)
+        qkv, beta = self.in_proj(x)
         qkv, conv = self.conv(qkv, None if state is None else state["conv"])
         qk, v = qkv.split([2 * x.shape[-1], x.shape[-1]], dim=-1)
         q, k = l2_normalise(split_heads(qk, 2 * self.n_heads)).chunk(2, dim=2)  # [B, T, H, K]
