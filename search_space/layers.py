@@ -79,9 +79,9 @@ class PackedProjection(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         missing = -self.weight.shape[0] % 16
         if not missing:
-            return F.linear(x, self.weight).split(self.widths, dim=-1)
+            return F.linear(x, self.weight).split_with_sizes(self.widths, dim=-1)
         y = F.linear(x, F.pad(self.weight, (0, 0, 0, missing)))
-        return y.split([*self.widths, missing], dim=-1)[:-1]
+        return y.split_with_sizes([*self.widths, missing], dim=-1)[:-1]
 
 
 class ShortConvolution(nn.Module):

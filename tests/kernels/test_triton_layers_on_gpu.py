@@ -76,9 +76,10 @@ def test_what_a_block_adds_to_a_float32_stream_is_normalised(
     results = []
     for form in ("triton", "chunked"):
         y, total = add_rms_norm(x, stream, weight, out_dtype=out_dtype, form=form)
-        assert (y.dtype, total.dtype) == (out_dtype or FLOAT32, FLOAT32)
-        loss = (y.float() * stream.detach().sin()).sum() + total.square().sum()
-        results.append([y, total, *torch.autograd.grad(loss, leaves)])
+        alone = rms_norm(stream, weight, out_dtype=out_dtype, form=form)
+        assert (y.dtype, total.dtype, alone.dtype) == (out_dtype or FLOAT32, FLOAT32, y.dtype)
+        loss = ((y + 2 * alone).float() * stream.detach().sin()).sum() + total.square().sum()
+        results.append([y, total, alone, *torch.autograd.grad(loss, leaves)])
     for got, wanted in zip(*results, strict=True):
         assert got.dtype == wanted.dtype
         assert relative_error(got, wanted) < 1e-2
