@@ -12,15 +12,19 @@ from .cross_entropy import linear_cross_entropy
 from .decay import chunk_decay
 from .delta import chunk_delta, chunk_oja
 from .elementwise import scan
-from .norm import rms_norm
+from .gating import gated_product, swiglu
+from .norm import add_rms_norm, rms_norm
 
 __all__ = [
+    "add_rms_norm",
     "causal_attention",
     "chunk_decay",
     "chunk_delta",
     "chunk_oja",
+    "gated_product",
     "linear_cross_entropy",
     "rms_norm",
     "scan",
     "short_convolution",
+    "swiglu",
 ]

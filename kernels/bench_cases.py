@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import (
+    add_rms_norm,
     causal_attention,
     chunk_decay,
     chunk_delta,
     chunk_oja,
+    gated_product,
     linear_cross_entropy,
     rms_norm,
     scan,
     short_convolution,
+    swiglu,
 )
 from .forms import Form, runs_triton
 
@@ -164,6 +167,25 @@ def _gated_norm(x: _Inputs) -> Made:
     return leaves, partial(rms_norm, y, weight, gate=gate)
 
 
+def _residual_norm(x: _Inputs) -> Made:
+    """Of what a block adds to the float32 stream, in the block's dtype."""
+    added, weight = x.sequence(), x.weight(x.width)
+    stream = torch.randn(added.shape, device=x.device).requires_grad_()
+    call = partial(add_rms_norm, added, stream, weight, out_dtype=added.dtype)
+    return [added, stream, weight], call
+
+
+def _gated_product(x: _Inputs) -> Made:
+    """The gate is a slice of a wider projection, as the mixers have it."""
+    y, packed = x.sequence(), x.unit(*x.shape[:2], 2 * x.width)
+    return [y, packed], partial(gated_product, y, packed[..., : x.width])
+
+
+def _swiglu(x: _Inputs) -> Made:
+    packed = x.unit(*x.shape[:2], 2 * x.width)
+    return [packed], partial(swiglu, packed)
+
+
 def _head_and_loss(x: _Inputs) -> Made:
     vocabulary = 256 if x.device.type == "cpu" else 32768
     rows = x.shape[0] * x.shape[1]
@@ -191,5 +213,8 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "short convolution, unit heads": _unit_heads,
     "norm": _norm,
     "norm, gated": _gated_norm,
+    "norm, residual": _residual_norm,
+    "gated product": _gated_product,
+    "swiglu": _swiglu,
     "head and loss": _head_and_loss,
 }

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import causal_attention
+from ..kernels import causal_attention, swiglu
 from .layers import RMSNorm, merge_heads, rotary, split_heads
 
 State = dict[str, Tensor]
@@ -89,13 +89,15 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        y: Tensor = self.down(F.silu(gate) * up)
+        y: Tensor = self.down(swiglu(self.gate_up(x)))
         return y
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)). The residual stream keeps its own dtype."""
+    """x + mixer(norm(x)), then x + mlp(norm(x)). The residual stream keeps its own dtype.
+
+    What is added last is handed on beside the stream: the next norm adds it, in one pass over both.
+    """
 
     def __init__(self, d_model: int, mlp_width: int, mixer: nn.Module) -> None:
         super().__init__()
@@ -104,10 +106,18 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(d_model)
         self.mlp = SwiGLU(d_model, mlp_width)
 
-    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        y, state = self.mixer(self.mixer_norm(x).to(_compute_dtype(x)), state)
-        x = x + y
-        return x + self.mlp(self.mlp_norm(x)), state
+    def forward(
+        self, x: Tensor, added: Tensor | None, state: State | None
+    ) -> tuple[Tensor, Tensor, State]:
+        """x: the stream [B, T, D]; added: what belongs to it too, or None. Both are returned."""
+        dtype = _compute_dtype(x)
+        if added is None:
+            y = self.mixer_norm(x, dtype)
+        else:
+            y, x = self.mixer_norm.of_sum(added, x, dtype)
+        y, state = self.mixer(y, state)
+        y, x = self.mlp_norm.of_sum(y, x, dtype)
+        return x, self.mlp(y), state
 
 
 class Backbone(nn.Module):
@@ -130,11 +140,14 @@ class Backbone(nn.Module):
     ) -> tuple[Tensor, list[State]]:
         """tokens int64 [B, T] to normalised hidden states [B, T, D], and each layer's state."""
         x = self.embedding(tokens)  # [B, T, D]
+        added: Tensor | None = None
         after = []
         for i, block in enumerate(self.blocks):
-            x, state = block(x, None if states is None else states[i])
+            x, added, state = block(x, added, None if states is None else states[i])
             after.append(state)
-        return self.norm(x), after
+        assert added is not None  # there is a layer at least
+        hidden, _ = self.norm.of_sum(added, x)
+        return hidden, after
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] to [..., vocab_size], with the embedding as the head."""

@@ -5,16 +5,18 @@ Self-contained on purpose (torch and linearch.kernels alone): an export carries 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import rms_norm, short_convolution
+from ..kernels import add_rms_norm, rms_norm, short_convolution
 
 __all__ = [
     "GatedRMSNorm",
+    "PackedProjection",
     "RMSNorm",
     "ShortConvolution",
     "elu_plus_one",
@@ -36,8 +38,14 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, eps=self.eps)
+    def forward(self, x: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
+        return rms_norm(x, self.weight, eps=self.eps, out_dtype=out_dtype)
+
+    def of_sum(
+        self, x: Tensor, residual: Tensor, out_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The norm of residual + x, and that sum."""
+        return add_rms_norm(x, residual, self.weight, eps=self.eps, out_dtype=out_dtype)
 
 
 class GatedRMSNorm(nn.Module):
@@ -53,6 +61,27 @@ class GatedRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         return rms_norm(x, self.weight, gate=gate, activation=self.activation, eps=self.eps)
+
+
+class PackedProjection(nn.Module):
+    """One matrix product, without bias, for several outputs of `widths`.
+
+    Packing a gate of n_heads with wide outputs may give a width that a GPU's fast matrix kernels
+    do not take, and rows that fused kernels cannot read at full speed. So the product is filled up
+    with zero rows of the weight to a multiple of 16; parameters and outputs do not show them.
+    """
+
+    def __init__(self, d_model: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = list(widths)
+        self.weight = nn.Linear(d_model, sum(widths), bias=False).weight
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        missing = -self.weight.shape[0] % 16
+        if not missing:
+            return F.linear(x, self.weight).split_with_sizes(self.widths, dim=-1)
+        y = F.linear(x, F.pad(self.weight, (0, 0, 0, missing)))
+        return y.split_with_sizes([*self.widths, missing], dim=-1)[:-1]
 
 
 class ShortConvolution(nn.Module):

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_PROGRAMS = 528  # of the backward pass, each with a part of the weight's gradient
+PROGRAMS = 528  # of a backward pass, each with a part of the weight's gradient
 _TILE = 4096  # elements
 
 
@@ -19,19 +19,22 @@ def norm_fused_rows(
     gate: Tensor | None,  # x's shape
     activation: str,
     eps: float,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """x's shape and dtype."""
+    """x's shape in `dtype`."""
     rows = x.reshape(-1, x.shape[-1])
     gates = None if gate is None else gate.reshape(rows.shape)
-    y: Tensor = _forward_op(rows, weight, gates, activation == "silu", eps)
+    y: Tensor = _forward_op(rows, weight, gates, activation == "silu", eps, dtype)
     return y.view(x.shape)
 
 
 @torch.library.custom_op("linearch::norm_forward", mutates_args=())
-def _forward_op(x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps: float) -> Tensor:
-    x, gate = _adjacent(x), None if gate is None else _adjacent(gate)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    (rows, width), (block_rows, block_width) = x.shape, _blocks(x)
+def _forward_op(
+    x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps: float, dtype: torch.dtype
+) -> Tensor:
+    x, gate = adjacent(x), None if gate is None else adjacent(gate)
+    y = torch.empty(x.shape, dtype=dtype, device=x.device)
+    (rows, width), (block_rows, block_width) = x.shape, blocks(x)
     norm_kernel[(triton.cdiv(rows, block_rows),)](
         x, weight.contiguous(), x if gate is None else gate, y, rows, width, eps,
         x.stride(0), 0 if gate is None else gate.stride(0),
@@ -42,9 +45,9 @@ def _forward_op(x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps:
 
 @_forward_op.register_fake
 def _forward_shape(
-    x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps: float
+    x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return torch.empty(x.shape, dtype=dtype, device=x.device)
 
 
 @torch.library.custom_op("linearch::norm_backward", mutates_args=())
@@ -52,9 +55,9 @@ def _backward_op(
     grad: Tensor, x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and gate; the last empty if there is none."""
-    x, gate, grad = _adjacent(x), None if gate is None else _adjacent(gate), _adjacent(grad)
-    (rows, width), (block_rows, block_width) = x.shape, _blocks(x)
-    programs = min(triton.cdiv(rows, block_rows), _PROGRAMS)
+    x, gate, grad = adjacent(x), None if gate is None else adjacent(gate), adjacent(grad)
+    (rows, width), (block_rows, block_width) = x.shape, blocks(x)
+    programs = min(triton.cdiv(rows, block_rows), PROGRAMS)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     dgate = torch.empty((0,) if gate is None else x.shape, dtype=x.dtype, device=x.device)
     parts = torch.empty((programs, width), dtype=torch.float32, device=x.device)
@@ -76,14 +79,14 @@ def _backward_shapes(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, gate, ctx.silu, ctx.eps = inputs
+    x, weight, gate, ctx.silu, ctx.eps, _ = inputs
     ctx.save_for_backward(x, weight, gate)
 
 
 def _pull(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, gate = ctx.saved_tensors
     dx, dweight, dgate = _backward_op(grad, x, weight, gate, ctx.silu, ctx.eps)
-    return dx, dweight, None if gate is None else dgate.to(gate.dtype), None, None
+    return dx, dweight, None if gate is None else dgate.to(gate.dtype), None, None, None
 
 
 _forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
@@ -147,11 +150,11 @@ def norm_pull_kernel(
     tl.store(at, dweight, mask=columns < width)
 
 
-def _blocks(x: Tensor) -> tuple[int, int]:
+def blocks(x: Tensor) -> tuple[int, int]:
     width = triton.next_power_of_2(x.shape[1])
     return max(_TILE // width, 1), width
 
 
-def _adjacent(x: Tensor) -> Tensor:
+def adjacent(x: Tensor) -> Tensor:
     """x, or a copy where the elements of a row are apart."""
     return x if x.stride(1) == 1 else x.contiguous()

@@ -38,6 +38,9 @@ _GATES = (None, "scalar", "channel")
 # Operation, gates, widths, each of which stands for all that need the same tile, and length.
 _LAYERS = (
     ("norm", (None, "silu", "sigmoid"), (32, 64, 128, 256, 512, 1024), 128),
+    ("residual", (None,), (32, 64, 128, 256, 512, 1024), 128),
+    ("product", ("silu", "sigmoid"), (256,), 128),
+    ("swiglu", ("silu",), (256,), 128),
     ("convolution", ("silu",), (128,), 128),
     ("loss", (None,), (256, 4096), 128),
     ("scan", ("constant", "channel"), (128,), 1024),  # long enough for segments
@@ -205,13 +208,48 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
 
 
 def _norm(case: Case, with_grad: bool) -> None:
+    """In the input's dtype and, without a gate, also of a float32 stream in the case's."""
     from .norm import norm_fused_rows
 
-    x = _leaf(with_grad, case.length, case.dim, dtype=case.dtype)
-    gate = None if case.gate is None else torch.zeros_like(x)
-    y = norm_fused_rows(x, _leaf(with_grad, case.dim), gate, case.gate or "silu", 1e-6)
+    for dtype in {case.dtype, torch.float32 if case.gate is None else case.dtype}:
+        x = _leaf(with_grad, case.length, case.dim, dtype=dtype)
+        gate = None if case.gate is None else torch.zeros_like(x)
+        weight = _leaf(with_grad, case.dim)
+        y = norm_fused_rows(x, weight, gate, case.gate or "silu", 1e-6, case.dtype)
+        if with_grad:
+            y.sum().backward()
+
+
+def _residual(case: Case, with_grad: bool) -> None:
+    """What a block adds to a float32 stream, and its norm for the next block and for the head."""
+    from .residual_norm import add_norm_fused
+
+    for dtype in {case.dtype, torch.float32}:
+        x = _leaf(with_grad, case.length, case.dim, dtype=case.dtype)
+        residual, weight = _leaf(with_grad, *x.shape), _leaf(with_grad, case.dim)
+        y, total = add_norm_fused(x, residual, weight, 1e-6, dtype)
+        if with_grad:
+            (y.float().sum() + total.sum()).backward()
+
+
+def _product(case: Case, with_grad: bool) -> None:
+    from .gating import product_fused
+
+    x, gate = (_leaf(with_grad, case.length, case.dim, dtype=case.dtype) for _ in range(2))
+    y = product_fused(x, gate, case.gate or "silu")
     if with_grad:
         y.sum().backward()
+
+
+def _swiglu(case: Case, with_grad: bool) -> None:
+    """Also at widths that are no multiple of 16, 8 or 4, as a budget of parameters gives them."""
+    from .gating import swiglu_fused
+
+    for less in (0, 8, 4, 1):
+        packed = _leaf(with_grad, case.length, 2 * (case.dim - less), dtype=case.dtype)
+        y = swiglu_fused(packed)
+        if with_grad:
+            y.sum().backward()
 
 
 def _convolution(case: Case, with_grad: bool) -> None:
@@ -274,6 +312,9 @@ def _attention(case: Case, with_grad: bool) -> None:
 
 _MAKERS = {
     "norm": _norm,
+    "residual": _residual,
+    "product": _product,
+    "swiglu": _swiglu,
     "convolution": _convolution,
     "unit heads": _unit_heads,
     "loss": _loss,

@@ -48,9 +48,7 @@ def output(genome: Genome) -> Part:
         init.append(f'self.norm = GatedRMSNorm({width}, activation="{genome.output_gate}")')
         forward.append("o = self.norm(o, gate)")
     elif genome.output_gate != "none":
-        forward.append(
-            f"o = o * {'F.silu' if genome.output_gate == 'silu' else 'torch.sigmoid'}(gate)"
-        )
+        forward.append(f'o = gated_product(o, gate, activation="{genome.output_gate}")')
     init.append(f"self.output = nn.Linear(n_heads * {width}, d_model, bias=False)")
     forward.append("return self.output(merge_heads(o)), after")
     return Part(init=tuple(init), forward=tuple(forward))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from linearch.kernels import chunk_delta
 from linearch.search_space.layers import (
+    PackedProjection,
     RMSNorm,
     ShortConvolution,
     merge_heads,
@@ -26,8 +27,8 @@ class Mixer(nn.Module):
     def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.widths = [3 * d_model, n_heads]  # (q, k, v), beta
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        widths = [3 * d_model, n_heads]  # (q, k, v), beta
+        self.in_proj = PackedProjection(d_model, widths)
         self.conv = ShortConvolution(
             3 * d_model, normalise=2 * d_model, head_dim=d_model // n_heads
         )
@@ -37,7 +38,7 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        qkv, beta = self.in_proj(x).split(self.widths, dim=-1)
+        qkv, beta = self.in_proj(x)
         qkv, conv = self.conv(qkv, None if state is None else state["conv"])
         q, k, v = split_heads(qkv, 3 * self.n_heads).chunk(3, dim=2)  # [B, T, H, K]
 

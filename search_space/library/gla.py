@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linearch.kernels import chunk_decay
-from linearch.search_space.layers import GatedRMSNorm, merge_heads, split_heads
+from linearch.search_space.layers import GatedRMSNorm, PackedProjection, merge_heads, split_heads
 
 GATE_RANK = 16
 GATE_ROOT = 16
@@ -27,8 +27,8 @@ class Mixer(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         key_width = max(1, d_model // n_heads // 2) * n_heads
-        self.widths = [key_width, key_width, d_model, d_model, GATE_RANK]
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        widths = [key_width, key_width, d_model, d_model, GATE_RANK]
+        self.in_proj = PackedProjection(d_model, widths)
         self.decay_proj = nn.Linear(GATE_RANK, key_width)
         self.norm = GatedRMSNorm(d_model // n_heads)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
@@ -36,7 +36,7 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        q, k, v, gate, low_rank = self.in_proj(x).split(self.widths, dim=-1)
+        q, k, v, gate, low_rank = self.in_proj(x)
         log_decay = F.logsigmoid(self.decay_proj(low_rank).float()) / GATE_ROOT  # [B, T, H*K]
 
         o, memory = chunk_decay(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from linearch.kernels import chunk_delta
 from linearch.search_space.layers import (
     GatedRMSNorm,
+    PackedProjection,
     ShortConvolution,
     merge_heads,
     split_heads,
@@ -34,8 +35,8 @@ class Mixer(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         rank = d_model // n_heads
-        self.widths = [3 * d_model, d_model, n_heads, rank]  # (q, k, v), gate, beta, decay
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        widths = [3 * d_model, d_model, n_heads, rank]  # (q, k, v), gate, beta, decay
+        self.in_proj = PackedProjection(d_model, widths)
         self.decay_proj = nn.Linear(rank, d_model, bias=False)
         self.conv = ShortConvolution(
             3 * d_model, normalise=2 * d_model, head_dim=d_model // n_heads
@@ -49,7 +50,7 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        qkv, gate, beta, low_rank = self.in_proj(x).split(self.widths, dim=-1)
+        qkv, gate, beta, low_rank = self.in_proj(x)
         qkv, conv = self.conv(qkv, None if state is None else state["conv"])
         q, k, v = split_heads(qkv, 3 * self.n_heads).chunk(3, dim=2)  # [B, T, H, K]
         dt = F.softplus(self.decay_proj(low_rank).float() + self.dt_bias)

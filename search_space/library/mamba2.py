@@ -18,8 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_decay
-from linearch.search_space.layers import RMSNorm, ShortConvolution, merge_heads, split_heads
+from linearch.kernels import chunk_decay, gated_product
+from linearch.search_space.layers import (
+    PackedProjection,
+    RMSNorm,
+    ShortConvolution,
+    merge_heads,
+    split_heads,
+)
 
 DT_MIN, DT_MAX = 1e-3, 1e-1
 
@@ -29,9 +35,9 @@ class Mixer(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         inner, d_state = 2 * d_model, d_model // n_heads
-        self.widths = [inner, inner + 2 * d_state, n_heads]  # gate, (x, B, C), dt
+        widths = [inner, inner + 2 * d_state, n_heads]  # gate, (x, B, C), dt
         self.conv_widths = [inner, d_state, d_state]
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.in_proj = PackedProjection(d_model, widths)
         self.conv = ShortConvolution(sum(self.conv_widths), bias=True)
         self.A_log = nn.Parameter(torch.empty(n_heads).uniform_(1, 16).log())
         dt = torch.empty(n_heads).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp()
@@ -43,7 +49,7 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        gate, xBC, dt = self.in_proj(x).split(self.widths, dim=-1)
+        gate, xBC, dt = self.in_proj(x)
         xBC, conv = self.conv(xBC, None if state is None else state["conv"])
         value, B, C = xBC.split(self.conv_widths, dim=-1)
         value = split_heads(value, self.n_heads)  # [B, T, H, V]
@@ -59,4 +65,4 @@ class Mixer(nn.Module):
         )
 
         o = merge_heads(o + self.D.unsqueeze(-1).to(value.dtype) * value)
-        return self.out_proj(self.norm(o * F.silu(gate))), {"memory": memory, "conv": conv}
+        return self.out_proj(self.norm(gated_product(o, gate))), {"memory": memory, "conv": conv}

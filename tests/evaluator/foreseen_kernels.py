@@ -73,10 +73,18 @@ def train_step(name: str) -> None:
 
 
 def main() -> None:
-    from linearch.kernels import attention, convolution, cross_entropy, decay, delta, norm
+    from linearch.kernels import (
+        attention,
+        convolution,
+        cross_entropy,
+        decay,
+        delta,
+        gating,
+        norm,
+    )
 
     look_up_instead_of_launching()
-    for module in (attention, convolution, cross_entropy, decay, delta, norm):
+    for module in (attention, convolution, cross_entropy, decay, delta, gating, norm):
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True
     runs = [run for case in kernel_cases(CONFIG) for run in warm._runs(case)]

@@ -58,6 +58,9 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
     plain = _CONFIG.model_copy(update={"training": TrainingConfig(precision="fp32")})
     assert {str(case).split()[0] for case in kernel_cases(plain)} == {
         "norm",
+        "residual",
+        "product",
+        "swiglu",
         "convolution",
         "loss",
         "scan",
@@ -178,5 +181,6 @@ def _compiled_in_training(profile: Any, is_warm: bool, tmp_path: Path) -> list[s
 
 def _is_of_gated_deltanet(case: str) -> bool:
     """Heads of 32 in layers of 64 channels, and 256 words."""
-    norms = tuple(f"norm {gate}, {n}," for gate in ("none", "silu") for n in (32, 64))
-    return case.startswith(("delta scalar, 32,", "convolution", "loss none, 256,", *norms))
+    norms = [f"norm {gate}, {n}," for gate in ("none", "silu") for n in (32, 64)]
+    others = ("delta scalar, 32,", "convolution", "loss none, 256,", "residual none, 64,", "swiglu")
+    return case.startswith((*others, *norms))

@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from linearch.kernels import (
+    add_rms_norm,
     causal_attention,
+    gated_product,
     linear_cross_entropy,
     rms_norm,
     scan,
     short_convolution,
+    swiglu,
 )
 
 Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
@@ -41,6 +44,8 @@ def cases() -> dict[str, Case]:
             "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
         }
         | convolution_cases()
+        | gating_cases()
+        | residual_cases()
         | scan_cases()
         | attention_cases()
     )
@@ -88,6 +93,49 @@ def heads(n_channels: int, head_dim: int) -> dict[str, Any]:
 def convolution_of_a_slice(x: Tensor, **inputs: Any) -> tuple[Tensor, Tensor]:
     """Of a projection whose width is odd."""
     return short_convolution(x[..., 1:-2], **inputs)
+
+
+def gating_cases() -> dict[str, Case]:
+    """Blocks are of 8 rows and 256 channels: widths below, beyond and of a block."""
+
+    def pair(*shape: int) -> dict[str, Tensor]:
+        return dict(zip(("x", "gate"), torch.randn(2, *shape), strict=True))
+
+    apart = {name: x.mT.contiguous().mT for name, x in pair(3, 5, 20).items()}
+    sigmoid = {"activation": "sigmoid"}
+    return {
+        "product": (gated_product, pair(3, 5, 20), {}),
+        "product, heads": (gated_product, pair(2, 3, 5, 20), sigmoid),
+        "product, channels apart": (gated_product, apart, {}),
+        "product of slices": (product_of_slices, {"packed": torch.randn(3, 5, 40)}, sigmoid),
+        "product, two blocks": (gated_product, pair(9, 300), {}),
+        "product, one row": (gated_product, pair(256), {}),
+        "swiglu": (swiglu, {"gate_up": torch.randn(3, 5, 14)}, {}),
+        "swiglu, two blocks": (swiglu, {"gate_up": torch.randn(9, 600)}, {}),
+        "swiglu, channels apart": (swiglu, {"gate_up": torch.randn(14, 9).T}, {}),
+    }
+
+
+def product_of_slices(packed: Tensor, **options: Any) -> Tensor:
+    return gated_product(packed[..., 20:], packed[..., :20], **options)
+
+
+def residual_cases() -> dict[str, Case]:
+    x, residual = torch.randn(2, 3, 7, 20)
+    weight, eps = torch.randn(20), {"eps": 1e-3}
+    plain = {"x": x, "residual": residual, "weight": weight}
+    apart = {"x": x.mT.contiguous().mT, "residual": residual[:1].expand(3, 7, 20)}
+    return {
+        "norm, residual": (add_rms_norm, plain, eps),
+        "norm, residual apart": (add_rms_norm, plain | apart, eps),
+        "norm alone of a residual": (lambda **x: add_rms_norm(**x)[0], plain, eps),
+        "sum alone of a residual": (lambda **x: add_rms_norm(**x)[1], plain, eps),
+        "norm, residual of 5000": (
+            add_rms_norm,
+            dict(zip(plain, (*torch.randn(2, 6, 5000), torch.randn(5000)), strict=True)),
+            {},
+        ),
+    }
 
 
 def scan_cases() -> dict[str, Case]:

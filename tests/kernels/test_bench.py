@@ -61,7 +61,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         as_json=True,
     )
     rows = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
-    assert [row["operation"] for row in rows] == ["norm", "norm, gated"]
+    assert [row["operation"] for row in rows] == ["norm", "norm, gated", "norm, residual"]
     assert rows[0]["shape"] == [1, 8, 1, 4]
 
 

@@ -142,6 +142,26 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"activation is 'tanh'; wanted one of silu, sigmoid",
     ),
     (
+        lambda: kernels.rms_norm(X, torch.zeros(3), out_dtype=torch.int32),
+        r"rms_norm: out_dtype is torch.int32; wanted a floating dtype, or None",
+    ),
+    (
+        lambda: kernels.add_rms_norm(X, X[:1], torch.zeros(3)),
+        r"add_rms_norm: residual has shape \[1, 6, 3\], 1 on axis 0; wanted axis0 = 2 as in x",
+    ),
+    (
+        lambda: kernels.gated_product(X, X[..., :1]),
+        r"gated_product: gate has shape \[2, 6, 1\], 1 on axis 2; wanted D = 3 as in x",
+    ),
+    (
+        lambda: kernels.gated_product(X, X, activation="tanh"),
+        r"gated_product: activation is 'tanh'; wanted one of silu, sigmoid",
+    ),
+    (
+        lambda: kernels.swiglu(X),
+        r"swiglu: gate_up has shape \[2, 6, 3\]; wanted an even last axis",
+    ),
+    (
         lambda: cross_entropy(torch.zeros(6)),
         r"linear_cross_entropy: targets has dtype torch.float32; wanted torch.int64",
     ),

@@ -30,6 +30,9 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.causal_attention, QKV | {"log_decay": (2, 40, 2), "sinks": (2,)}),
     (kernels.short_convolution, SEQUENCE | {"weight": (6, 4), "initial_state": (2, 3, 6)}),
     (kernels.rms_norm, SEQUENCE | {"weight": (6,), "gate": (2, 40, 6)}),
+    (kernels.add_rms_norm, SEQUENCE | {"residual": (2, 40, 6), "weight": (6,)}),
+    (kernels.gated_product, SEQUENCE | {"gate": (2, 40, 6)}),
+    (kernels.swiglu, {"gate_up": (2, 40, 6)}),
 ]
 
 

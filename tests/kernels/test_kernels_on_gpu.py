@@ -72,6 +72,9 @@ def test_elementwise_operations_agree(
         (kernels.scan, {"x": x, "log_decay": decay}),
         (kernels.short_convolution, {"x": x, "weight": taps, "bias": weight}),
         (kernels.rms_norm, {"x": x, "weight": weight, "gate": gate}),
+        (kernels.add_rms_norm, {"x": x, "residual": gate, "weight": weight}),
+        (kernels.gated_product, {"x": x, "gate": gate}),
+        (kernels.swiglu, {"gate_up": x}),
     ]:
         errors = errors_against_naive(operation, inputs, device="cuda")
         assert max(errors.values()) < 1e-4, errors

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from linearch.kernels import rms_norm
+from linearch.kernels import add_rms_norm, rms_norm
+from linearch.kernels.forms import Form
 
 FLOAT64 = torch.float64
 
@@ -52,3 +53,28 @@ def test_bfloat16_inputs_are_normalised_in_float32(
     }
     errors = errors_against_naive(rms_norm, inputs, dtype=torch.bfloat16)
     assert max(errors.values()) < 1e-2, errors
+
+
+@pytest.mark.parametrize("form", ["naive", "chunked"])
+def test_the_sum_is_added_and_normalised_in_the_wider_dtype(form: Form) -> None:
+    x, stream, weight = torch.randn(3, 8).bfloat16(), torch.randn(3, 8), torch.randn(8)
+    y, total = add_rms_norm(x, stream, weight, out_dtype=torch.bfloat16, form=form)
+    assert (y.dtype, total.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(total, stream + x)
+    assert torch.equal(y, rms_norm(total, weight, form=form).bfloat16())
+    assert torch.equal(y, rms_norm(total, weight, out_dtype=torch.bfloat16, form=form))
+    assert add_rms_norm(x, stream, weight, form=form)[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 3, 4, 8)])
+@pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 1e-4), (FLOAT64, 1e-9)])
+def test_the_norm_of_a_sum_has_the_formula_s_gradients(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Callable[..., dict[str, float]],
+) -> None:
+    inputs = {name: torch.randn(shape, dtype=FLOAT64) for name in ("x", "residual")}
+    inputs["weight"] = torch.randn(8, dtype=FLOAT64)
+    errors = errors_against_naive(add_rms_norm, inputs, dtype=dtype, eps=1e-3)
+    assert max(errors.values()) < bar, errors

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,12 @@ import torch
 from linearch.kernels import chunk_decay
 from linearch.kernels.forms import force_form
 
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
 
-@pytest.mark.parametrize(("script", "cases"), [("decay", 18), ("oja", 9), ("layers", 38)])
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_the_interpreted_kernels_equal_the_loop(script: str, cases: int) -> None:
+
+def interpreted(script: str) -> Any:
     """In a process of its own: Triton decides whether to interpret as it is imported."""
     path = Path(__file__).parent / f"interpreted_{script}.py"
     done = subprocess.run(
@@ -29,10 +32,23 @@ def test_the_interpreted_kernels_equal_the_loop(script: str, cases: int) -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    errors = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("script", "cases"), [("decay", 18), ("oja", 9), ("layers", 52)])
+@needs_triton
+def test_the_interpreted_kernels_equal_the_loop(script: str, cases: int) -> None:
+    errors = interpreted(script)
     wrong = {name: e for name, e in errors.items() if not all(x < 1e-5 for x in e.values())}
     assert len(errors) == cases
     assert not wrong
+
+
+@needs_triton
+def test_operators_have_the_fakes_and_gradients_that_torch_checks() -> None:
+    found = interpreted("operators")
+    assert len(found) == 7
+    assert {outcome for checks in found.values() for outcome in checks.values()} == {"SUCCESS"}
 
 
 def test_a_cpu_takes_triton_neither_by_itself_nor_on_demand() -> None:

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils import deterministic
 
-from linearch.kernels import linear_cross_entropy, rms_norm, short_convolution
+from linearch.kernels import (
+    add_rms_norm,
+    gated_product,
+    linear_cross_entropy,
+    rms_norm,
+    short_convolution,
+    swiglu,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -56,6 +63,55 @@ def convolution_inputs(length: int, width: int, channels: int) -> dict[str, Tens
         "bias": random(channels),
         "initial_state": random(2, width - 1, channels),
     }
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("width", [16, 100, 128, 2048])
+def test_norms_of_sums_agree(
+    width: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    x = {name: random(2, 50, 3, width) for name in ("x", "residual")} | {"weight": random(width)}
+    errors = errors_against_naive(add_rms_norm, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize("out_dtype", [None, BFLOAT16])
+def test_what_a_block_adds_to_a_float32_stream_is_normalised(
+    out_dtype: torch.dtype | None, relative_error: Callable[[Tensor, Tensor], float]
+) -> None:
+    x = torch.randn(3, 70, 100, device="cuda", dtype=BFLOAT16)
+    stream, weight = torch.randn(3, 70, 100, device="cuda"), torch.randn(100, device="cuda")
+    leaves = [t.requires_grad_() for t in (x, stream, weight)]
+    results = []
+    for form in ("triton", "chunked"):
+        y, total = add_rms_norm(x, stream, weight, out_dtype=out_dtype, form=form)
+        alone = rms_norm(stream, weight, out_dtype=out_dtype, form=form)
+        assert (y.dtype, total.dtype, alone.dtype) == (out_dtype or FLOAT32, FLOAT32, y.dtype)
+        loss = ((y + 2 * alone).float() * stream.detach().sin()).sum() + total.square().sum()
+        results.append([y, total, alone, *torch.autograd.grad(loss, leaves)])
+    for got, wanted in zip(*results, strict=True):
+        assert got.dtype == wanted.dtype
+        assert relative_error(got, wanted) < 1e-2
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("width", [1, 20, 128, 172, 768, 2049])
+@pytest.mark.parametrize("activation", ["silu", "sigmoid"])
+def test_products_agree(
+    activation: str, width: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    def of_slices(packed: Tensor, **options: Any) -> Tensor:
+        return gated_product(packed[..., width:], packed[..., :width], **options)
+
+    x = {"x": random(2, 50, 3, width), "gate": random(2, 50, 3, width)}
+    packed, on_gpu = random(2, 50, 2 * width), {"device": "cuda", "form": "triton"}
+    for operation, inputs, options in [
+        (gated_product, x, {"activation": activation}),
+        (of_slices, {"packed": packed}, {"activation": activation}),
+        (swiglu, {"gate_up": packed}, {}),
+    ]:
+        errors = errors_against_naive(operation, inputs, dtype=dtype, **on_gpu, **options)
+        assert max(errors.values()) < bar, errors
 
 
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
@@ -135,6 +191,8 @@ def test_losses_agree(
 def layers(x: dict[str, Tensor], targets: Tensor) -> Tensor:
     y, _ = short_convolution(x["x"], x["taps"], activation="silu", form="triton")
     y = rms_norm(y, x["weight"], gate=x["gate"], form="triton")
+    y, total = add_rms_norm(y, x["stream"], x["weight"], out_dtype=BFLOAT16, form="triton")
+    y = swiglu(torch.cat([y, gated_product(y, total, form="triton")], -1), form="triton")
     return linear_cross_entropy(y.flatten(0, 1), x["head"], targets, chunk=64, form="triton")
 
 
@@ -142,6 +200,7 @@ def layer_inputs() -> tuple[dict[str, Tensor], Tensor]:
     x = {
         "x": torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16),
         "gate": torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16),
+        "stream": torch.randn(2, 65, 128, device="cuda"),
         "taps": torch.randn(128, 4, device="cuda"),
         "weight": torch.randn(128, device="cuda"),
         "head": torch.randn(300, 128, device="cuda", dtype=BFLOAT16),
@@ -170,16 +229,19 @@ def test_a_training_step_is_captured_in_a_cuda_graph() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_norm_and_convolution_are_compiled_as_one_graph(
+def test_the_layers_are_compiled_as_one_graph(
     relative_error: Callable[[Tensor, Tensor], float],
 ) -> None:
     x, _ = layer_inputs()
-    leaves = [x[name] for name in ("x", "gate", "taps", "weight")]
+    leaves = [x[name] for name in ("x", "gate", "stream", "taps", "weight")]
 
     def loss(x: dict[str, Tensor]) -> Tensor:
         heads = {"normalise": 64, "head_dim": 32}
         y, _ = short_convolution(x["x"], x["taps"], activation="silu", **heads, form="triton")
-        return rms_norm(y, x["weight"], gate=x["gate"], form="triton").float().square().sum()
+        y = rms_norm(y, x["weight"], gate=x["gate"], form="triton")
+        y, total = add_rms_norm(y, x["stream"], x["weight"], out_dtype=BFLOAT16, form="triton")
+        y = gated_product(swiglu(y, form="triton"), total[..., :64], form="triton")
+        return y.float().square().sum() + total.square().sum()
 
     wanted = torch.autograd.grad(loss(x), leaves)
     got = torch.autograd.grad(torch.compile(loss, fullgraph=True)(x), leaves)

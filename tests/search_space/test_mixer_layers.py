@@ -87,3 +87,18 @@ def test_a_gated_norm_is_the_norm_times_the_activated_gate() -> None:
     plain, gated = layers.RMSNorm(8), layers.GatedRMSNorm(8, activation="sigmoid")
     torch.testing.assert_close(gated(x, gate), plain(x) * gate.sigmoid())
     torch.testing.assert_close(plain(x).square().mean(-1), torch.ones(2, 3), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("n_heads", [2, 16])
+def test_a_packed_projection_is_one_matrix_whatever_it_is_filled_up_to(n_heads: int) -> None:
+    project = layers.PackedProjection(8, [24, n_heads, 8])
+    x = torch.randn(2, 3, 8)
+    assert {name: p.shape for name, p in project.named_parameters()} == {
+        "weight": (32 + n_heads, 8)
+    }
+    outputs = project(x)
+    assert [y.shape[-1] for y in outputs] == [24, n_heads, 8]
+    torch.testing.assert_close(torch.cat(outputs, -1), x @ project.weight.T)
+    outputs[1].sum().backward()
+    assert project.weight.grad is not None
+    torch.testing.assert_close(project.weight.grad[24:-8], x.sum((0, 1)).expand(n_heads, 8))

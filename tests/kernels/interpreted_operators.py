@@ -1,0 +1,44 @@
+"""Run with TRITON_INTERPRET=1 by test_triton_interpreted: torch's checks of operators, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import opcheck
+
+from linearch.kernels.triton import gating, norm, residual_norm
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.randn(shape, requires_grad=True)
+
+
+def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
+    x, y = wide.detach().chunk(2, dim=1)
+    scale = weight.detach()
+    return {
+        "product": (gating._product_op, (leaf(5, 12), leaf(5, 12), True)),
+        "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
+        "swiglu": (gating._swiglu_op, (wide,)),
+        "swiglu's gradient": (gating._swiglu_pull_op, (x, wide.detach())),
+        "norm": (norm._forward_op, (leaf(5, 12), weight, None, True, 1e-6, narrow)),
+        "residual": (residual_norm._forward_op, (leaf(5, 12), leaf(5, 12), weight, 1e-6, narrow)),
+        "residual's gradient": (
+            residual_norm._backward_op,
+            (x, y, x.contiguous(), scale, 1e-6, narrow),
+        ),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(json.dumps({name: opcheck(op, inputs) for name, (op, inputs) in calls().items()}))
+
+
+if __name__ == "__main__":
+    main()
