@@ -33,6 +33,9 @@ class ModelConfig(Section):
     window: int = Field(32, ge=1, description="tokens an `A` layer of a pattern sees")
     param_budget: int = Field(120_000, ge=1)
     param_tolerance: float = Field(0.02, gt=0, lt=0.5)
+    mlp_multiple: int = Field(
+        1, ge=1, description="of an MLP's width, where one comes within the tolerance"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:

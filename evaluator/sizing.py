@@ -58,7 +58,11 @@ class Sizing:
         model = self._config.model
         try:
             width = match_mlp_width(
-                self._counts.__getitem__, model.param_budget, model.param_tolerance, MIN_MLP_WIDTH
+                self._counts.__getitem__,
+                model.param_budget,
+                model.param_tolerance,
+                MIN_MLP_WIDTH,
+                model.mlp_multiple,
             )
             n_params = self._count(width)
         except CandidateRejected as error:

@@ -21,8 +21,10 @@ def match_mlp_width(
     budget: int,
     tolerance: float,
     min_width: int = MIN_MLP_WIDTH,
+    multiple: int = 1,
 ) -> int:
-    """The MLP width whose total is nearest to `budget`.
+    """The MLP width whose total is nearest to `budget`: among multiples of `multiple` where one of
+    them comes within the relative `tolerance`, else among all.
 
     `count_at_width` gives the total at a width and is asked twice: the total grows by the same
     amount with every unit of width. Raises CandidateRejected("parameters", ...) if even `min_width`
@@ -34,11 +36,13 @@ def match_mlp_width(
         raise CandidateRejected(
             "parameters", f"The model's parameters do not grow with its MLP ({step:+,} a unit)."
         )
-    width = min_width + max(0, round((budget - base) / step))
-    total = base + step * (width - min_width)
-    if abs(total - budget) > tolerance * budget:
-        raise CandidateRejected("parameters", _explain(total, budget, tolerance, width, min_width))
-    return width
+    exact = min_width + (budget - base) / step
+    for unit in (multiple, 1):
+        width = max(min_width, unit * round(exact / unit))
+        total = base + step * (width - min_width)
+        if abs(total - budget) <= tolerance * budget:
+            return width
+    raise CandidateRejected("parameters", _explain(total, budget, tolerance, width, min_width))
 
 
 def _explain(total: int, budget: int, tolerance: float, width: int, min_width: int) -> str:

@@ -21,6 +21,14 @@ def test_the_nearest_width_is_found_in_two_counts() -> None:
     assert len(asked) == 2
 
 
+def test_a_multiple_is_taken_where_it_is_near_enough() -> None:
+    def width(budget: int, multiple: int) -> int:
+        return match_mlp_width(lambda w: 50_000 + 384 * w, budget, 0.02, multiple=multiple)
+
+    assert width(120_000, multiple=4) == 184  # 182 alone
+    assert width(120_000, multiple=100) == 182
+
+
 def test_a_mixer_that_is_too_large_is_rejected_with_the_excess() -> None:
     with pytest.raises(CandidateRejected, match="smaller by about 33,072 in all") as rejected:
         match_mlp_width(lambda width: 150_000 + 384 * width, budget=120_000, tolerance=0.02)
