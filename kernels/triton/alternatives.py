@@ -56,7 +56,8 @@ def current(launch: Launch) -> Config:
 
 def alternatives(launch: Launch, today: Config) -> list[Config]:
     """Other compilations of today's tile, and of a wider one where values are wide."""
-    wider = replace(today, block_n=128) if launch.value_dim >= 128 else today
+    widens = launch.value_dim >= 128 and launch.kernel != "delta solve"
+    wider = replace(today, block_n=128) if widens else today
     tried = [*_compilations(today), *(_compilations(wider, warps=(8,)) if wider != today else ())]
     return [
         config

@@ -45,7 +45,7 @@ class Config:
     def __str__(self) -> str:
         limit = "" if self.max_registers is None else f", {self.max_registers} registers"
         return (
-            f"{self.block_m}x{self.block_n}, {self.num_warps} warps, {self.num_stages} stages"
+            f"{self.block_m}x{self.block_n}, {self.num_warps} warps, stages {self.num_stages}"
             + limit
         )
 
