@@ -26,12 +26,13 @@ def run_tune(*, operations: list[str], shapes: list[str], jobs: int | None, writ
     import torch
 
     wanted = [parse_shape(text) for text in shapes] or list(_SHAPES)
+    if len({dim for *_, dim in wanted}) < len(wanted):
+        raise ConfigError("two --shape have one K: a size class has one configuration")
     if not torch.cuda.is_available() or torch.version.cuda is None:
         raise PreflightError("linearch bench tune needs an NVIDIA GPU, and there is none here")
     problems = _problems(operations, wanted)
 
     from .kernels.triton import config_table
-    from .kernels.triton.alternatives import current
 
     major, minor = torch.cuda.get_device_capability()
     arch = 10 * major + minor
@@ -43,11 +44,11 @@ def run_tune(*, operations: list[str], shapes: list[str], jobs: int | None, writ
     for problem in problems:
         for row in _search(problem, failures):
             print(line(row), flush=True)
-            if row.is_winner and row.config != current(row.launch):
+            if row.is_winner:
                 table.setdefault(f"sm_{arch}", {})[row.launch] = _entry(row, problem.shape)
                 n_winners += 1
-    if write:
-        config_table.write(table)
+                if write:  # at once: a run that is cut short has not been for nothing
+                    config_table.write(table)
     where = f"written to {config_table.PATH}" if write else "not written: --write does"
     print(f"{n_winners} faster configurations, {where}")
 

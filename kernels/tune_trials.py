@@ -20,7 +20,7 @@ from .triton.config_table import Config, Launch, trying
 from .tune import Times
 from .tune_check import GRADIENT_ERROR, disagreement, relative_error
 
-_LIMIT_S = 240.0  # of one trial, the start of a process and its first compilations included
+_LIMIT_S = 120.0  # of one trial, the start of a process and its first compilations included
 # At the large shape two results are compared that may each be off by this much.
 _ERROR = 2 * GRADIENT_ERROR
 

@@ -103,6 +103,9 @@ def test_without_a_gpu_the_command_says_so_in_one_sentence() -> None:
         run_tune(operations=[], shapes=[], jobs=None, write=False)
 
 
-def test_a_shape_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="four sizes"):
-        run_tune(operations=[], shapes=["1,2"], jobs=None, write=False)
+@pytest.mark.parametrize(
+    ("shapes", "says"), [(["1,2"], "four sizes"), (["1,64,1,32", "2,64,1,32"], "one K")]
+)
+def test_shapes_that_cannot_be_tuned_are_refused(shapes: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run_tune(operations=[], shapes=shapes, jobs=None, write=False)
