@@ -5,6 +5,7 @@ The tolerances are those of the GPU tests. Gates are mild, and then also 0 and -
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -34,14 +35,10 @@ def disagreement(operation: str, gate: str, dim: int, device: str) -> str | None
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:
     """norm(got - wanted) / norm(wanted); against zeros, norm(got)."""
-    exact = wanted.dtype
-    norm = torch.linalg.vector_norm(wanted, dtype=_wide(exact)).item()
-    apart = torch.linalg.vector_norm(got.to(_wide(exact)) - wanted, dtype=_wide(exact)).item()
+    dtype = torch.promote_types(wanted.dtype, torch.float32)
+    norm = float(torch.linalg.vector_norm(wanted, dtype=dtype))
+    apart = float(torch.linalg.vector_norm(got.to(dtype) - wanted, dtype=dtype))
     return apart / (norm if norm > 0 else 1.0)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 @cache
@@ -75,13 +72,11 @@ def _inputs(operation: str, gate: str, dim: int, strength: str) -> Tensors:
 def _results(operation: str, inputs: Tensors, form: Form) -> Tensors:
     """The output, the final state and, under "d" and an input's name, every gradient."""
     leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
+    call: Callable[..., tuple[Tensor, Tensor]]
     call = chunk_delta if operation == "delta" else chunk_decay
-    o, state = call(**leaves, form=form)
+    outputs = call(**leaves, form=form)
     random = torch.Generator().manual_seed(1)
-    loss = sum(
-        (x * torch.randn(x.shape, generator=random, dtype=torch.float64).to(x)).sum()
-        for x in (o, state)
-    )
-    grads = torch.autograd.grad(loss, list(leaves.values()))
+    weights = [torch.randn(x.shape, generator=random, dtype=torch.float64).to(x) for x in outputs]
+    grads = torch.autograd.grad(outputs, list(leaves.values()), weights)
     of_leaves = {f"d{name}": x for name, x in zip(leaves, grads, strict=True)}
-    return {"output": o.detach(), "state": state.detach()} | of_leaves
+    return {"output": outputs[0].detach(), "state": outputs[1].detach()} | of_leaves
