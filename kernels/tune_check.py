@@ -18,6 +18,10 @@ from .forms import Form
 OUTPUT_ERROR, GRADIENT_ERROR = 5e-3, 1e-2  # relative norms, of bfloat16
 _LENGTH = 200  # tokens: three chunks and a part of one
 Tensors = dict[str, Tensor]
+_OPERATIONS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "decay": chunk_decay,
+    "delta": chunk_delta,
+}
 
 
 def disagreement(operation: str, gate: str, dim: int, device: str) -> str | None:
@@ -72,9 +76,7 @@ def _inputs(operation: str, gate: str, dim: int, strength: str) -> Tensors:
 def _results(operation: str, inputs: Tensors, form: Form) -> Tensors:
     """The output, the final state and, under "d" and an input's name, every gradient."""
     leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
-    call: Callable[..., tuple[Tensor, Tensor]]
-    call = chunk_delta if operation == "delta" else chunk_decay
-    outputs = call(**leaves, form=form)
+    outputs = _OPERATIONS[operation](**leaves, form=form)
     random = torch.Generator().manual_seed(1)
     weights = [torch.randn(x.shape, generator=random, dtype=torch.float64).to(x) for x in outputs]
     grads = torch.autograd.grad(outputs, list(leaves.values()), weights)

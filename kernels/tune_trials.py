@@ -97,7 +97,7 @@ def _answer(pipe: Connection, problem: Problem) -> None:
             pipe.send((outcome, True))
         except triton.runtime.errors.OutOfResources as error:
             pipe.send((_first_line(error), True))
-        except Exception as error:
+        except (RuntimeError, ValueError, triton.TritonError) as error:
             pipe.send((_first_line(error), False))
             return
 
