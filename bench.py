@@ -38,7 +38,7 @@ def run_kernels(
         )
     rows = measure(
         found,
-        shapes=tuple(_shape(text) for text in shapes),
+        shapes=tuple(parse_shape(text) for text in shapes),
         operations=tuple(operations),
         form=form,
         with_peer=peer,
@@ -52,7 +52,7 @@ def run_kernels(
         print(json.dumps(asdict(row)) if as_json else line(row), flush=True)
 
 
-def _shape(text: str) -> Shape:
+def parse_shape(text: str) -> Shape:
     sizes = text.split(",")
     if len(sizes) != 4 or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
         raise ConfigError(f"--shape is {text!r}; wanted four sizes B,T,H,K such as 8,1024,4,64")

@@ -345,6 +345,28 @@ def bench_warm(
     raise typer.Exit(0 if done else 1)
 
 
+@bench.command("tune")
+def bench_tune(
+    operation: Annotated[
+        list[str] | None,
+        typer.Option(help='How a recurrence begins, "decay scalar"; may be repeated.'),
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(metavar="B,T,H,K", help="May be repeated.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes that compile; by default one a core.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Put what is faster into the table of this package.")
+    ] = False,
+) -> None:
+    """Try other configurations of the recurrences' kernels on this GPU, each checked and timed."""
+    from .bench_tune import run_tune
+
+    run_tune(operations=operation or [], shapes=shape or [], jobs=jobs, write=write)
+
+
 @bench.command("train")
 def bench_train(
     size: Annotated[

@@ -72,10 +72,10 @@ def fill(folder: Path, chosen: Sequence[Case], capability: int) -> None:
 
 
 def _identity(chosen: Sequence[Case], capability: int) -> str:
-    """Of what would be compiled, by what, and from which source."""
+    """Of what would be compiled, by what, from which source and in which configurations."""
     said = repr((metadata.version("triton"), capability, [str(case) for case in chosen]))
     digest = hashlib.sha256(said.encode())
-    for path in sorted(_SOURCES.glob("*.py")):
+    for path in sorted([*_SOURCES.glob("*.py"), *_SOURCES.glob("*.json")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,14 +1,17 @@
 """One static configuration for each kernel and size class: nothing is tuned while a program runs.
 
-Every entry was run on an NVIDIA H200 and its results compared with the float64 loops. Attention's
-and the convolution's were chosen by the compiler's report on registers alone, not by time.
+These rules hold where the measured table (config_table.py) has no entry. What they give was run on
+an NVIDIA H200 and its results compared with the float64 loops. Attention's and
+the convolution's were chosen by the compiler's report on registers alone, not by time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
+
+from .config_table import Config, Launch, chosen
 
 CHUNK = 64  # tokens
 # Programs of a sweep below which sequences are cut into segments, and how many they then make at
@@ -18,17 +21,6 @@ SHORTEST_SEGMENT = 4  # chunks
 # Tokens of the shortest run that a convolution's threads walk along, to which the first of the next
 # one reaches back at most; and programs that are enough for no shorter runs.
 SHORTEST_RUN, ENOUGH_WALKS = 16, 2048
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    """A kernel's tile, [block_n, block_m], and how the kernel is compiled."""
-
-    block_m: int
-    block_n: int
-    num_warps: int
-    num_stages: int
-    max_registers: int | None = None  # of a thread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,26 +40,37 @@ class Walk:
 _PLAIN = Config(block_m=16, block_n=16, num_warps=4, num_stages=1)
 
 
-def sweep(m: int, n: int, dtype: torch.dtype, exact: bool) -> Config:
-    """For sums over rows of m elements and outputs of n: a tile of the state."""
+def sweep(
+    m: int, n: int, dtype: torch.dtype, *, gate: int, reverse: bool, exact: bool = False
+) -> Config:
+    """For sums over rows of m elements and outputs of n: a tile of the state.
+
+    exact: for the launch that takes over strong gates, on the same grid.
+    """
     wide = dtype == torch.float32
     if max(m, n) <= 32:
         block_m, block_n = block(m, 32), block(n, 32)
     else:
         # A narrower block_n beside 128 rows gives wrong gate gradients under Triton 3.6.
         block_m, block_n = 128 if m > 64 and not wide else 64, 64
-    stages = 1 if wide or exact else 3 if block_m <= 64 else 2
-    return Config(block_m=block_m, block_n=block_n, num_warps=4, num_stages=stages)
-
-
-def pull(key_dim: int, value_dim: int, dtype: torch.dtype, exact: bool) -> Config:
-    """Tiles of keys (block_m) and values (block_n)."""
-    return Config(
-        block_m=block(key_dim, 64),
-        block_n=block(value_dim, 64),
-        num_warps=4,
-        num_stages=1,
+    rule = Config(
+        block_m=block_m, block_n=block_n, num_stages=1 if wide else 3 if block_m <= 64 else 2
     )
+    kernel = "decay sweep reversed" if reverse else "decay sweep"
+    return _for_launch(chosen(Launch(kernel, gate, m, n, dtype), rule), exact)
+
+
+def pull(
+    key_dim: int, value_dim: int, dtype: torch.dtype, *, gate: int, exact: bool = False
+) -> Config:
+    rule = Config(block_m=block(key_dim, 64), block_n=block(value_dim, 64), num_stages=1)
+    launch = Launch("decay pull", gate, key_dim, value_dim, dtype)
+    return _for_launch(chosen(launch, rule), exact)
+
+
+def _for_launch(config: Config, exact: bool) -> Config:
+    """An exact launch adds up gates between tokens: there is nothing to load ahead."""
+    return replace(config, num_stages=1) if exact else config
 
 
 def attention(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:

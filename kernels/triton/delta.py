@@ -65,22 +65,24 @@ def _forward_op(
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
     chunks = triton.cdiv(T, C)
     shared = _shared(v, log_decay, erase_key)
-    config = configs.solve(K, systems.dtype, shared["GATE"])
+    size = (K, V, v.dtype, shared["GATE"])
+    is_plain = erase_key is None and steps == 1
+    config = configs.solve(*size, is_plain=is_plain)
     solve_kernel[(B * H * chunks,)](
         q, k, p, beta, sums if log_decay is None else log_decay.contiguous(), sums, strong,
         systems, scores, asking, giving, erasing, T, H, K, chunks, *_rows(q), *_rows(k), *_rows(p),
-        BK=config.block_k, EVEN_K=K % config.block_k == 0,
+        BK=config.block_m, EVEN_K=K % config.block_m == 0,
         **config.compiled(), **shared,
     )  # fmt: skip
     if shared["GATE"] == _CHANNEL:
         q, k, p = asking, giving, erasing
-    config = configs.recurrence(K, V, systems.dtype, shared["GATE"])
+    config = configs.forward(*size, is_plain=is_plain)
     start = final if initial_state is None else initial_state.contiguous()
-    forward_kernel[(B * H * triton.cdiv(V, config.block_v),)](
+    forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
         q, k, p, v, beta, sums, systems, scores, start, o, final, corrections, states,
         scale, T, H, K, V, chunks, *_rows(q), *_rows(k), *_rows(p), *_rows(v),
-        BK=config.block_k, BV=config.block_v, HAS_START=initial_state is not None, SAVE=keep,
-        EVEN_K=config.block_k == K, EVEN_V=V % config.block_v == 0,
+        BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
+        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0,
         **config.compiled(), **shared,
     )  # fmt: skip
     return room
@@ -127,35 +129,37 @@ def _backward_op(
     grads = _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, start_grad)
     dq, dk, dv, dbeta, dg, dp, dstart = grads
     sq, sk, sp = (asking, giving, erasing) if shared["GATE"] == _CHANNEL else (q, k, p)
-    config = configs.recurrence(K, V, systems.dtype, shared["GATE"])
-    parts = triton.cdiv(V, config.block_v)
+    size = (K, V, v.dtype, shared["GATE"])
+    is_plain = erase_key is None and steps == 1
+    config = configs.backward(*size, is_plain=is_plain)
+    parts = triton.cdiv(V, config.block_n)
     dbeta_parts, dstates = _parts(dbeta, parts), torch.empty_like(states)
     dfinal = dstart if grad_final is None else grad_final.float().contiguous()
     backward_kernel[(B * H * parts,)](
         sq, sk, sp, beta, sums, systems, scores, corrections, do, dfinal,
         dv, dbeta_parts, dstates, dstart, scale, T, H, K, V, chunks, dbeta_parts.stride(0),
         *_rows(sq), *_rows(sk), *_rows(sp), *_rows(do),
-        BK=config.block_k, BV=config.block_v, HAS_FINAL=grad_final is not None, START=start_grad,
-        EVEN_K=config.block_k == K, EVEN_V=V % config.block_v == 0,
+        BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
+        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0,
         **config.compiled(), **shared,
     )  # fmt: skip
-    config = configs.pairs(K, V, systems.dtype)
+    config = configs.pairs(*size, is_plain=is_plain)
     pairs_q, pairs_p = torch.empty_like(scores), torch.empty_like(scores)
     pairs_kernel[(B * H * chunks,)](
         beta, sums, corrections, do, dv, pairs_q, pairs_p, scale, T, H, V, chunks, *_rows(do),
-        C=C, BV=config.block_v, GATE=shared["GATE"], EVEN_V=V % config.block_v == 0,
+        C=C, BV=config.block_n, GATE=shared["GATE"], EVEN_V=V % config.block_n == 0,
         PRECISION=shared["PRECISION"], **config.compiled(),
     )  # fmt: skip
-    config = configs.pull(K, V, systems.dtype, shared["GATE"])
-    parts = triton.cdiv(K, config.block_k)
+    config = configs.pull(*size, is_plain=is_plain)
+    parts = triton.cdiv(K, config.block_m)
     dg_parts = _parts(dg, parts if dg.dim() == 3 else 1)
     pull_kernel[(B * H * chunks * parts,)](
         q, k, p, beta, sums, strong, corrections, do, dv, states, dstates, pairs_q, pairs_p,
         dq, dk, dp, dg_parts,
         scale, T, H, K, V, chunks, dg_parts.stride(0),
         *_rows(q), *_rows(k), *_rows(p), *_rows(do),
-        BK=config.block_k, BV=config.block_v, GATE_GRAD=gate_grad, EVEN_K=K % config.block_k == 0,
-        EVEN_V=V % config.block_v == 0, STEPS=steps,
+        BK=config.block_m, BV=config.block_n, GATE_GRAD=gate_grad, EVEN_K=K % config.block_m == 0,
+        EVEN_V=V % config.block_n == 0, STEPS=steps,
         **config.compiled(), **shared,
     )  # fmt: skip
     _add_parts(dbeta_parts, dbeta)

@@ -111,7 +111,7 @@ def sweep(
     """out, [B, T, H, N]; fills `ends.final` and `saved`."""
     (B, T, H, M), N = a.shape, c.shape[-1]
     chunks = chunks_of(T)
-    config = configs.sweep(M, N, c.dtype, False)
+    config = configs.sweep(M, N, c.dtype, gate=gates.kind, reverse=reverse)
     parts = triton.cdiv(M, config.block_m) * triton.cdiv(N, config.block_n)
     segments = configs.segments(B * H * parts, chunks)
     length = triton.cdiv(chunks, segments)
@@ -122,7 +122,7 @@ def sweep(
     def launch(ends: Ends, *, only_states: bool) -> None:
         for exact in (False, True) if gates.kind == CHANNEL else (False,):
             x, y = (a, b) if exact or factored is None else factored
-            tile = configs.sweep(M, N, c.dtype, exact)
+            tile = configs.sweep(M, N, c.dtype, gate=gates.kind, reverse=reverse, exact=exact)
             start, final = ends.start, ends.final
             keeps = saved is not None and not only_states
             sweep_kernel[(B * H * segments * parts,)](
@@ -136,7 +136,7 @@ def sweep(
                 EXACT=exact, HAS_START=start is not None, OUT=not only_states,
                 FINAL=final is not None, SAVE=keeps, EVEN_M=M % tile.block_m == 0,
                 EVEN_N=N % tile.block_n == 0, PRECISION="ieee",
-                num_warps=tile.num_warps, num_stages=tile.num_stages,
+                **tile.compiled(),
             )  # fmt: skip
 
     if segments > 1:
@@ -182,7 +182,7 @@ def pull(
     dq, dk = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape)
     shape: tuple[int, ...] = (0,)
     for exact in (False, True) if gates.kind == CHANNEL else (False,):
-        tile = configs.pull(K, V, v.dtype, exact)
+        tile = configs.pull(K, V, v.dtype, gate=gates.kind, exact=exact)
         blocks = triton.cdiv(K, tile.block_m)
         if gate_grad and not exact:
             shape = (blocks, B, T, H) if gates.kind == HEAD else (1, B, T, H, K)
@@ -195,8 +195,7 @@ def pull(
             dg.stride(0) if gate_grad else 0,
             C=CHUNK, BK=tile.block_m, BV=tile.block_n, GATE=gates.kind, EXACT=exact,
             GATE_GRAD=gate_grad, EVEN_K=K % tile.block_m == 0, EVEN_V=V % tile.block_n == 0,
-            PRECISION="ieee", num_warps=tile.num_warps, num_stages=tile.num_stages,
-            maxnreg=tile.max_registers,
+            PRECISION="ieee", **tile.compiled(),
         )  # fmt: skip
     if not gate_grad:
         return dq, dk, q.new_empty(0, dtype=torch.float32)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes.util
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -117,7 +118,7 @@ def warm(
     """
     spawned = multiprocessing.get_context("spawn")  # a fork would inherit a driver already found
     with ProcessPoolExecutor(
-        jobs, mp_context=spawned, initializer=_compile_instead_of_launching, initargs=(arch, folder)
+        jobs, mp_context=spawned, initializer=compile_instead_of_launching, initargs=(arch, folder)
     ) as pool:
         for done in as_completed([pool.submit(_compiled, case) for case in chosen]):
             yield done.result()
@@ -140,9 +141,11 @@ class _Target:
 
 
 _seen: dict[str, Any] = {}  # compiled kernels of this process by hash
+_wanted: Callable[[Any, dict[str, Any]], bool] | None = None  # by kernel and options; None: all
 
 
-def _compile_instead_of_launching(arch: int, folder: Path | None) -> None:
+def compile_instead_of_launching(arch: int, folder: Path | None = None) -> None:
+    """From now on in this process, which has no GPU for Triton any more."""
     if folder is not None:
         os.environ["TRITON_CACHE_DIR"] = str(folder)
     torch.set_num_threads(1)
@@ -150,12 +153,39 @@ def _compile_instead_of_launching(arch: int, folder: Path | None) -> None:
 
     def launcher(kernel: Any, grid: Any) -> Any:
         def compile_it(*args: Any, **options: Any) -> None:
+            if _wanted is not None and not _wanted(kernel, options):
+                return
             compiled = kernel.run(*args, grid=grid, warmup=True, **options)
             _seen[compiled.hash] = compiled
 
         return compile_it
 
     triton.JITFunction.__getitem__ = launcher
+
+
+@contextmanager
+def only(wanted: Callable[[Any, dict[str, Any]], bool]) -> Iterator[None]:
+    """Other launches are passed over."""
+    global _wanted
+    _wanted = wanted
+    try:
+        yield
+    finally:
+        _wanted = None
+
+
+def compile_recurrence(case: Case, passes: Sequence[tuple[bool, bool]]) -> None:
+    """passes: with gradients or without, with states or without."""
+    _seen.clear()
+    for with_grad, with_state in passes:
+        _recurrence(case, with_grad, with_state)
+    for kernel in _seen.values():
+        _build_launcher(kernel)
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _compiled(case: Case) -> Warmed:
@@ -165,9 +195,9 @@ def _compiled(case: Case) -> Warmed:
             run()
         launchers = sum(_build_launcher(kernel) for kernel in _seen.values())
     except (RuntimeError, ValueError, triton.TritonError) as error:
-        first = str(error).strip().splitlines()
-        failure = f"{type(error).__name__}: {first[0] if first else ''}"
-        return Warmed(case=str(case), kernels=frozenset(_seen), launchers=0, failure=failure)
+        return Warmed(
+            case=str(case), kernels=frozenset(_seen), launchers=0, failure=first_line(error)
+        )
     return Warmed(case=str(case), kernels=frozenset(_seen), launchers=launchers, failure=None)
 
 
