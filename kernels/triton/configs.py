@@ -1,13 +1,13 @@
 """One static configuration for each kernel and size class: nothing is tuned while a program runs.
 
 These rules hold where the measured table (config_table.py) has no entry. What they give was run on
-an NVIDIA H200 and its results compared with the float64 loops. Attention's and
-the convolution's were chosen by the compiler's report on registers alone, not by time.
+an NVIDIA H200 and its results compared with the float64 loops. Attention's and the convolution's
+were chosen by the compiler's report on registers alone, not by time.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
