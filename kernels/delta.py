@@ -68,7 +68,9 @@ def chunk_delta(
         )
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = _why_not_fused("chunk_delta", q, v, dtype, form)
+    unfused = _why_not_fused(q, v, dtype)
+    if form == "triton" and unfused is not None:
+        raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
     form = choose_form(
         form,
         k.shape[1],
@@ -127,42 +129,22 @@ def chunk_oja(
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    unfused = _why_not_fused("chunk_oja", q, v, dtype, form)
-    form = choose_form(
-        form,
-        q.shape[1],
-        fused_on=None if unfused else q.device,
-        fused_is_best=fused_is_best(v),
-    )
-    beta = beta.to(dtype)
+    q, k, v, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
     start = None if initial_state is None else initial_state.to(dtype)
-    if form == "triton" and v.dtype == torch.bfloat16:
-        dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
-    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if form == "triton":
-        from .triton.oja import oja_fused  # needs a package that CPU-only machines may lack
-
-        o, state = oja_fused(q, k, v, beta, log_decay, start, scale)
-    else:
-        run = oja_loop if form == "naive" else oja_chunks
-        o, state = run(q, k, v, beta, log_decay, start, scale)
+    run = oja_loop if choose_form(form, q.shape[1]) == "naive" else oja_chunks
+    o, state = run(q, k, v, beta, log_decay, start, scale)
     return o.to(out_dtype), state
 
 
-def _why_not_fused(
-    name: str, q: Tensor, v: Tensor, dtype: torch.dtype, form: Form | None
-) -> str | None:
-    """What of a call the Triton form does not take, or None; ValueError if that form is asked."""
-    why = None
+def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
+    """What of a call the Triton form does not take, or None."""
     if dtype == torch.float64:
-        why = "takes bfloat16 and float32, and an argument is float64"
-    for axis, dim in (("K", q.shape[-1]), ("V", v.shape[-1])):
+        return "the Triton form takes bfloat16 and float32, and an argument is float64"
+    for name, dim in (("K", q.shape[-1]), ("V", v.shape[-1])):
         if dim > LARGEST_FUSED_DIM:
-            why = f"takes {axis} up to {LARGEST_FUSED_DIM}, and {axis} is {dim}"
-    if why is not None and form == "triton":
-        raise ValueError(f"{name}: the Triton form {why}; form 'chunked' takes it")
-    return why
+            return f"the Triton form takes {name} up to {LARGEST_FUSED_DIM}, and {name} is {dim}"
+    return None
 
 
 def _check_delta(

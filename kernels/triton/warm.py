@@ -31,9 +31,8 @@ Dims = tuple[int, int]  # K, V
 DIMS: tuple[Dims, ...] = ((32, 32), (64, 64), (128, 128))
 DTYPES = (torch.bfloat16, torch.float32)
 _LENGTHS = (128, 512)  # one segment, and several
-# Product is delta with two steps a token; erase is product with an erase key of its own. Oja's rule
-# needs no more than delta and decay have but where its keys and values are of two widths.
-_RECURRENCES = ("decay", "delta", "product", "erase", "oja")
+# Product is delta with two steps a token; erase is product with an erase key of its own.
+_RECURRENCES = ("decay", "delta", "product", "erase")
 _TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
 # Operation, gates, widths, each of which stands for all that need the same tile, and length.
@@ -92,7 +91,6 @@ def cases(
         )
         if length == _LENGTHS[0] or operation == "decay"
         if k == v or operation not in _TWO_STEPS
-        if operation != "oja" or (k != v and gate != "channel")
     ]
     layers = [
         Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=length)
@@ -217,7 +215,6 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     """One pass forward, and one backward through the output, or also through the states."""
     from .decay import decay_fused
     from .delta import delta_fused
-    from .oja import oja_fused
 
     rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
     steps = (2, case.length * (2 if case.operation in _TWO_STEPS else 1), 2)
@@ -228,8 +225,6 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
         o, state = decay_fused(q, k, v, gate, None, start, 1.0)
-    elif case.operation == "oja":
-        o, state = oja_fused(q, k, v, leaf(*steps), gate, start, 1.0)
     else:
         erase = leaf(*steps, case.dim, dtype=case.dtype) if case.operation == "erase" else None
         o, state = delta_fused(q, k, v, leaf(*steps), gate, erase, start, 1.0)

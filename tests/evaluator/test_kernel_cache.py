@@ -49,8 +49,6 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
     assert "scan channel, 128, bfloat16, T 1024" in names
     assert "decay channel, 32, bfloat16, T 512" in names
     assert "erase channel, 32, bfloat16, T 128" in names
-    assert "oja scalar, 32x64, bfloat16, T 128" in names
-    assert "oja scalar, 32, bfloat16, T 128" not in names
     assert "decay scalar, 16x64, bfloat16, T 512" in names
     assert "decay none, 32x33, bfloat16, T 128" in names
     assert "unit heads silu, 16, bfloat16, T 128" in names
