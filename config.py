@@ -201,7 +201,7 @@ class ProposerConfig(Section):
 class BudgetConfig(Section):
     """When the search ends: whichever limit is met first. None means no limit."""
 
-    max_candidates: int | None = Field(20, ge=1)
+    max_candidates: int | None = Field(20, ge=0)
     max_minutes: float | None = Field(None, gt=0)
     max_gpu_hours: float | None = Field(None, gt=0)
     max_usd: float | None = Field(None, gt=0)
