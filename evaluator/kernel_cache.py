@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 KERNEL_CACHE = "LINEARCH_KERNEL_CACHE"  # in a child's environment: the folder
 
 _SOURCES = Path(__file__).parents[1] / "kernels" / "triton"
+# What a mixer launches where the gate `stability` compares bfloat16 with float32.
+_COMPARED_IN_FLOAT32 = ("norm", "convolution", "unit heads", "gated product")
 _MANAGER = "linearch.kernels.triton.shared_cache:SharedCache"
 
 
@@ -42,16 +44,27 @@ def kernel_cases(config: RunConfig) -> list[Case]:
     """What a run's baselines and most of its candidates launch.
 
     K and V of a head: its width, half of it and twice as much, as the grammar and the baselines
-    have them, and one more for a normaliser.
+    have them, and one more for a normaliser. All of them at once would take minutes to compile.
     """
     import torch
 
     from ..kernels.triton.warm import cases  # Triton, which CPU-only machines may lack
 
-    width = config.model.d_model // config.model.n_heads
-    dims = [*product((width, width // 2), (width, 2 * width)), (width, width + 1)]
-    dtypes = [torch.bfloat16] if config.training.precision == "bf16" else []
-    return cases(dims, dtypes, [*dtypes, torch.float32])
+    model = config.model
+    head = model.d_model // model.n_heads
+    dims = [*product((head, head // 2), (head, 2 * head)), (head, head + 1)]
+    widths = sorted({head, 2 * head, model.d_model, 2 * model.d_model})
+    in_float32 = cases(dims, (), [torch.float32], widths)
+    if config.training.precision != "bf16":
+        return in_float32
+    compared = [case for case in in_float32 if case.operation in _COMPARED_IN_FLOAT32]
+    chosen = cases(dims, [torch.bfloat16], [torch.bfloat16], widths)
+    return [case for case in chosen if case.value_dim != head + 1 or _adds_only(case)] + compared
+
+
+def _adds_only(case: Case) -> bool:
+    """Plain linear attention, which is what is divided by a normaliser."""
+    return (case.operation, case.gate) == ("decay", None)
 
 
 def fill(folder: Path, chosen: Sequence[Case], capability: int) -> None:

@@ -30,21 +30,21 @@ Dims = tuple[int, int]  # K, V
 
 DIMS: tuple[Dims, ...] = ((32, 32), (64, 64), (128, 128))
 DTYPES = (torch.bfloat16, torch.float32)
+WIDTHS = (32, 64, 128, 256, 512, 1024)  # of what is normalised
 _LENGTHS = (128, 512)  # one segment, and several
 # Product is delta with two steps a token; erase is product with an erase key of its own.
 _RECURRENCES = ("decay", "delta", "product", "erase")
 _TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
-# Operation, gates, widths, each of which stands for all that need the same tile, and length.
-_LAYERS = (
-    ("norm", (None, "silu", "sigmoid"), (32, 64, 128, 256, 512, 1024), 128),
-    ("residual", (None,), (32, 64, 128, 256, 512, 1024), 128),
-    ("product", ("silu", "sigmoid"), (256,), 128),
+# Operation, gates, sizes, each of which stands for all that need the same tile, and length.
+_LAYERS: tuple[tuple[str, tuple[str | None, ...], tuple[int, ...], int], ...] = (
+    ("norm", (None, "silu", "sigmoid"), (), 128),  # what widths say
+    ("residual", (None,), (), 128),
+    ("gated product", ("silu", "sigmoid"), (256,), 128),
     ("swiglu", ("silu",), (256,), 128),
     ("convolution", ("silu",), (128,), 128),
     ("loss", (None,), (256, 4096), 128),
     ("scan", ("constant", "channel"), (128,), 1024),  # long enough for segments
-    ("attention", (None, "scalar", "sinks"), (32, 64, 128), 128),
 )
 
 
@@ -82,8 +82,11 @@ def cases(
     dims: Sequence[Dims] = DIMS,
     dtypes: Sequence[torch.dtype] = DTYPES,
     layer_dtypes: Sequence[torch.dtype] = DTYPES,
+    widths: Sequence[int] = WIDTHS,
 ) -> list[Case]:
-    """Recurrences and convolutions with heads of `dims`, attention and the layers around them."""
+    """Recurrences, attention and convolutions with heads of `dims`, and the layers around them,
+    which normalise rows of `widths`.
+    """
     recurrences = [
         Case(operation=operation, gate=gate, dim=k, value_dim=v, dtype=dtype, length=length)
         for operation, (k, v), dtype, gate, length in product(
@@ -96,8 +99,12 @@ def cases(
         Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=length)
         for dtype in layer_dtypes
         for name, gates, sizes, length in _LAYERS
-        if name != "attention" or dtype in dtypes  # products, as in recurrences
-        for gate, n in product(gates, sizes)
+        for gate, n in product(gates, sizes or widths)
+    ]
+    attention = [
+        Case(operation="attention", gate=gate, dim=k, value_dim=v, dtype=dtype, length=128)
+        for gate, dtype, (k, v) in product((None, "scalar", "sinks"), dtypes, dims)
+        if k == v
     ]
     unit_heads = [
         Case(operation="unit heads", gate="silu", dim=k, value_dim=k, dtype=dtype, length=128)
@@ -105,7 +112,7 @@ def cases(
         for k in dict.fromkeys(k for k, _ in dims)
         if has_fused_heads(k)
     ]
-    return recurrences + layers + unit_heads
+    return recurrences + attention + layers + unit_heads
 
 
 def warm(
@@ -201,18 +208,18 @@ def _compiled(case: Case) -> Warmed:
 
 def _runs(case: Case) -> Iterator[partial[None]]:
     make = _MAKERS.get(case.operation)
-    for with_grad in (True, False):
-        if make is not None:
-            yield partial(make, case, with_grad)
-            continue
-        for with_state in (False, True):
-            yield partial(_recurrence, case, with_grad, with_state)
-    if make is None and case.gate == "scalar":
+    if make is not None:
+        yield from (partial(make, case, with_grad) for with_grad in (True, False))
+        return
+    # Training has no state before its rows, streaming no gradients.
+    for with_grad, with_state in ((True, False), (False, False), (False, True)):
+        yield partial(_recurrence, case, with_grad, with_state)
+    if case.gate == "scalar":
         yield partial(_recurrence, case, True, False, learns_gate=False)
 
 
 def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: bool = True) -> None:
-    """One pass forward, and one backward through the output, or also through the states."""
+    """One pass forward, from a state or none, and one backward through the output."""
     from .decay import decay_fused
     from .delta import delta_fused
 
@@ -224,12 +231,12 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     gate = None if case.gate is None else _leaf(with_grad and learns_gate, *shapes[case.gate])
     start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
-        o, state = decay_fused(q, k, v, gate, None, start, 1.0)
+        o, _ = decay_fused(q, k, v, gate, None, start, 1.0)
     else:
         erase = leaf(*steps, case.dim, dtype=case.dtype) if case.operation == "erase" else None
-        o, state = delta_fused(q, k, v, leaf(*steps), gate, erase, start, 1.0)
+        o, _ = delta_fused(q, k, v, leaf(*steps), gate, erase, start, 1.0)
     if with_grad:
-        (o.float().sum() + state.sum() if with_state else o.sum()).backward()
+        o.sum().backward()
 
 
 def _norm(case: Case, with_grad: bool) -> None:
@@ -338,7 +345,7 @@ def _attention(case: Case, with_grad: bool) -> None:
 _MAKERS = {
     "norm": _norm,
     "residual": _residual,
-    "product": _product,
+    "gated product": _product,
     "swiglu": _swiglu,
     "convolution": _convolution,
     "unit heads": _unit_heads,
