@@ -370,7 +370,7 @@ def bench_tune(
 @bench.command("train")
 def bench_train(
     size: Annotated[
-        list[str] | None, typer.Option(help="search, 20m or 340m; may be repeated.")
+        list[str] | None, typer.Option(help="search, 1m, 20m or 340m; may be repeated.")
     ] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="A baseline's name; may be repeated.")

@@ -80,6 +80,7 @@ class TrainingConfig(Section):
     """One recipe for candidates and baselines alike: AdamW, warm-up, constant rate, cooldown."""
 
     batch_size: int = Field(8, ge=1)
+    accumulation: int = Field(1, ge=1, description="parts that a batch goes through memory in")
     learning_rates: tuple[float, ...] = Field((3e-3,), min_length=1)
     widen_rates: int = Field(
         2, ge=0, description="rates added to a grid of several while the best is at its edge"
@@ -92,6 +93,14 @@ class TrainingConfig(Section):
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"accumulation={self.accumulation} must divide batch_size={self.batch_size}"
+            )
+        return self
 
 
 class LadderConfig(Section):

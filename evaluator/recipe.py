@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..config import TrainingConfig
@@ -23,6 +24,7 @@ class Recipe:
     seed: int
     batch_size: int
     seq_len: int
+    accumulation: int = 1  # equal parts of a batch, whose gradients are added up
 
     @property
     def constant_steps(self) -> int:
@@ -48,6 +50,8 @@ def make_recipe(
 ) -> Recipe:
     """The recipe of one rung; a rest of `tokens` smaller than a batch is not trained on.
 
+    A batch of another size than the configuration's is cut into as many parts as it can be.
+
     Raises ConfigError if they do not fill one batch.
     """
     total_steps = tokens // (batch_size * seq_len)
@@ -68,4 +72,5 @@ def make_recipe(
         seed=seed,
         batch_size=batch_size,
         seq_len=seq_len,
+        accumulation=math.gcd(training.accumulation, batch_size),
     )

@@ -54,9 +54,11 @@ def _size(
     return Size(model=model, batch_size=batch[0], seq_len=batch[1])
 
 
-# A search's trial; ASI-Arch's two stages, in the widths of FLA's models (whose head is not tied).
+# A search's trials on two cores and on a GPU; ASI-Arch's two stages, in the widths of FLA's models
+# (whose head is not tied).
 SIZES = {
     "search": _size(256, 64, 2, 2, 176, (32, 256)),
+    "1m": _size(256, 128, 4, 4, 416, (32, 512)),
     "20m": _size(32_000, 256, 8, 4, 768, (64, 2048)),
     "340m": _size(32_000, 1024, 24, 8, 2816, (16, 2048)),
 }

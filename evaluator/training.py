@@ -25,6 +25,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .recipe import Recipe
 from .step_graph import Advance, NotRecordable, record
 
+IGNORED = -100  # the label of what is not learned
 _REPORTS = 32
 _CUDA_CHECK_STEPS = 16
 
@@ -40,13 +41,18 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 class Step:
-    """Forward, backward, clipping and AdamW on one batch, whose loss is added to `total`."""
+    """Forward, backward, clipping and AdamW on one batch, whose loss is added to `total`.
+
+    A batch in parts gives the same step to rounding: each counts by its share of the labels, of
+    which it needs one. In memory only one part's activations are there at a time.
+    """
 
     def __init__(self, model: Backbone, recipe: Recipe) -> None:
         self.model = model.train()
         self.device = model.embedding.weight.device
         self.total = torch.zeros((), device=self.device)
         self._precision, self._clip_norm = recipe.precision, recipe.clip_norm
+        self._parts = recipe.accumulation
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         is_cuda = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -70,12 +76,15 @@ class Step:
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> None:
         """inputs, labels: int64 [B, T]."""
-        loss = self._loss(inputs, labels)
-        torch.autograd.backward(loss)
+        for part, of_part in zip(inputs.chunk(self._parts), labels.chunk(self._parts), strict=True):
+            loss = self._loss(part, of_part)
+            if self._parts > 1:
+                loss = loss * ((of_part != IGNORED).sum() / (labels != IGNORED).sum())
+            torch.autograd.backward(loss)
+            self.total += loss.detach()
         nn.utils.clip_grad_norm_(self._parameters, self._clip_norm, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.total += loss.detach()
 
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         with autocast(self.device, self._precision):

@@ -119,6 +119,14 @@ def test_random_numbers_in_a_graph_are_those_of_the_step_itself(mixer_source: Ma
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_batch_in_parts_is_recorded_too(mixer_source: MakeSource) -> None:
+    whole, parts = (
+        Step(make_model(mixer_source()), replace(_RECIPE, accumulation=n)) for n in (1, 2)
+    )
+    expected = losses(whole, whole)
+    assert losses(parts, record(parts, tokens())) == pytest.approx(expected, rel=1e-3)
+
+
 def test_recording_leaves_everything_as_it_was(mixer_source: MakeSource) -> None:
     forward = "self.seen += 1\ny = nn.functional.dropout(y, 0.3, self.training)"
     model = make_model(

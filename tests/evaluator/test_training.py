@@ -128,6 +128,29 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(
         torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_gives_the_same_training(
+    parts: int, make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    found = []
+    for accumulation in (1, parts):
+        model, recipe = make_model(), replace(_RECIPE, accumulation=accumulation)
+        batches = _windows(text_file, tmp_path, recipe)
+
+        def uneven(i: int, batches: Batches = batches) -> tuple[torch.Tensor, torch.Tensor]:
+            """The first row's labels count but for one."""
+            inputs, labels = batches(i)
+            return inputs, labels.index_fill(0, torch.tensor([0]), -100).index_put(
+                (torch.tensor([0]), torch.tensor([3])), labels[0, 3]
+            )
+
+        assert Trainer(model, recipe, lambda *_, **__: None).train(uneven)["diverged"] is False
+        found.append(torch.cat([p.flatten() for p in model.parameters()]))
+    whole, in_parts = found
+    assert not torch.equal(whole, in_parts)
+    torch.testing.assert_close(in_parts, whole, rtol=1e-3, atol=1e-4)
+
+
 def test_the_checkpoint_is_from_before_the_cooldown(
     make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
