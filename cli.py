@@ -84,6 +84,29 @@ def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def report(
+    run: Annotated[str | None, typer.Argument(help="A run's id; by default the newest.")] = None,
+    from_file: Annotated[
+        Path | None, typer.Option("--from", help="JSON of an earlier report, instead of a run.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A run as one document: Markdown, or its facts as JSON to keep beside it."""
+    from .api import open_run
+    from .report import facts, markdown, read_facts
+    from .tables import print_json
+
+    if from_file is not None:
+        found = read_facts(from_file)
+    else:
+        opened, row = open_run(run, store=store)
+        with opened:
+            found = facts(opened, row)
+    print_json(found) if as_json else print(markdown(found))
+
+
+@app.command()
 def show(which: Which, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """One architecture: gates, trials, lineage and code. Renders the code, never runs it."""
     from dataclasses import asdict

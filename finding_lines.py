@@ -56,7 +56,7 @@ def curse_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
 def verdict_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
     """Who is truly better than whom, or how many seeds would decide."""
     if not found:
-        yield "No candidate can be compared: none, or no baseline, has enough seeds on the last rung."
+        yield "No candidate can be compared: none, or no baseline, has seeds on the last rung."
         return
     by_candidate: dict[str, list[StatisticRow]] = defaultdict(list)
     for row in found:

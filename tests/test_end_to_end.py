@@ -106,6 +106,18 @@ def test_show_prints_gates_trials_and_code(finished: Path, store: Store) -> None
         assert text in shown.stdout
 
 
+def test_a_report_is_the_same_page_from_the_run_and_from_its_file(finished: Path) -> None:
+    page = run(finished, "linearch", "report").stdout
+    kept = run(finished, "linearch", "report", "--json").stdout
+    (finished / "report.json").write_text(kept)
+    assert run(finished, "linearch", "report", "--from", "report.json").stdout == page
+    facts = json.loads(kept)
+    assert facts["machine"]
+    assert all(row["trials"] and row["name"] in page for row in facts["architectures"])
+    assert f"    {facts['command']}\n" in page
+    assert "--set budget.max_candidates='3'" in facts["command"]
+
+
 def test_a_number_is_had_again_by_replay_verify(finished: Path, store: Store) -> None:
     verified = run(finished, "linearch", "replay", best_candidate(store), "--verify", "--json")
     found = json.loads(verified.stdout)
