@@ -67,8 +67,8 @@ class PackedProjection(nn.Module):
     """One matrix product, without bias, for several outputs of `widths`.
 
     Packing a gate of n_heads with wide outputs may give a width that a GPU's fast matrix kernels
-    do not take, and rows that fused kernels cannot read at full speed. So the product is filled up
-    with zero rows of the weight to a multiple of 16; parameters and outputs do not show them.
+    do not take, and rows that fused kernels cannot read at full speed. So there the product is
+    filled up with zero rows of the weight to a multiple of 16; nothing outside shows them.
     """
 
     def __init__(self, d_model: int, widths: Sequence[int]) -> None:
@@ -77,7 +77,7 @@ class PackedProjection(nn.Module):
         self.weight = nn.Linear(d_model, sum(widths), bias=False).weight
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        missing = -self.weight.shape[0] % 16
+        missing = -self.weight.shape[0] % 16 if x.is_cuda else 0
         if not missing:
             return F.linear(x, self.weight).split_with_sizes(self.widths, dim=-1)
         y = F.linear(x, F.pad(self.weight, (0, 0, 0, missing)))
