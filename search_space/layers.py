@@ -77,7 +77,7 @@ class PackedProjection(nn.Module):
         self.weight = nn.Linear(d_model, sum(widths), bias=False).weight
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        missing = -self.weight.shape[0] % 16 if x.is_cuda else 0
+        missing = -self.weight.shape[0] % 16 if _has_fast_widths(x) else 0
         if not missing:
             return F.linear(x, self.weight).split_with_sizes(self.widths, dim=-1)
         y = F.linear(x, F.pad(self.weight, (0, 0, 0, missing)))
@@ -119,6 +119,10 @@ class ShortConvolution(nn.Module):
             normalise=self.normalise,
             head_dim=self.head_dim,
         )
+
+
+def _has_fast_widths(x: Tensor) -> bool:
+    return x.is_cuda
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 Dao and Gu, "Transformers are SSMs", 2024 (arXiv 2405.21060), sections 6 and 7.
 
-    S_t = exp(-A dt_t) S_{t-1} + B_t (dt_t x_t)^T     dt_t = softplus(W_dt u_t + dt_bias)
+    S_t = exp(-A dt_t) S_{t-1} + (dt_t B_t) x_t^T     dt_t = softplus(W_dt u_t + dt_bias)
     y_t = S_t^T C_t + D x_t
 
 In attention's words C is the query, B the key and x the value. One step size dt both writes and
@@ -55,10 +55,11 @@ class Mixer(nn.Module):
         value = split_heads(value, self.n_heads)  # [B, T, H, V]
         dt = F.softplus(dt.float() + self.dt_bias)  # [B, T, H]
 
+        key = B.unsqueeze(2) * dt.unsqueeze(-1).to(B.dtype)  # [B, T, H, K]: narrower than the value
         o, memory = chunk_decay(
-            C.unsqueeze(2),  # [B, T, 1, K], shared by all heads
-            B.unsqueeze(2),
-            value * dt.unsqueeze(-1).to(value.dtype),
+            C.unsqueeze(2).expand_as(key),
+            key,
+            value,
             -self.A_log.exp() * dt,
             scale=1.0,
             initial_state=None if state is None else state["memory"],

@@ -89,18 +89,20 @@ def test_a_gated_norm_is_the_norm_times_the_activated_gate() -> None:
     torch.testing.assert_close(plain(x).square().mean(-1), torch.ones(2, 3), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("is_filled_up", [True, False])
 @pytest.mark.parametrize("n_heads", [2, 16])
 def test_a_packed_projection_is_one_matrix_whatever_it_is_filled_up_to(
-    n_heads: int, device: str
+    n_heads: int, is_filled_up: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = layers.PackedProjection(8, [24, n_heads, 8]).to(device)
-    x = torch.randn(2, 3, 8, device=device)
+    monkeypatch.setattr(layers, "_has_fast_widths", lambda x: is_filled_up)
+    project = layers.PackedProjection(8, [24, n_heads, 8])
+    x = torch.randn(2, 3, 8)
     assert {name: p.shape for name, p in project.named_parameters()} == {
         "weight": (32 + n_heads, 8)
     }
     outputs = project(x)
     assert [y.shape[-1] for y in outputs] == [24, n_heads, 8]
+    assert outputs[0].stride(-2) == (48 if is_filled_up else 32 + n_heads)
     torch.testing.assert_close(torch.cat(outputs, -1), x @ project.weight.T)
     outputs[1].sum().backward()
     assert project.weight.grad is not None
