@@ -116,6 +116,9 @@ class Block(nn.Module):
         else:
             y, x = self.mixer_norm.of_sum(added, x, dtype)
         y, state = self.mixer(y, state)
+        if y.shape != x.shape:
+            wanted, found = tuple(x.shape), tuple(y.shape)
+            raise ValueError(f"the mixer returned shape {found} for x of shape {wanted}")
         y, x = self.mlp_norm.of_sum(y, x, dtype)
         return x, self.mlp(y), state
 

@@ -16,8 +16,12 @@ from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
+import einops
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from ...search_space.library import baseline_source
 from ..recipe import Recipe
@@ -76,6 +80,24 @@ def _rehearse() -> None:
         encode(*answer)
         state = answer[1] if op == "take_state" else state
     encode({"error": describe(ValueError("as a candidate's"))})
+    _use_libraries()
+
+
+def _use_libraries() -> None:
+    """What torch and einops have loaded late, in some version, of what a mixer may call."""
+    x, layer = torch.randn(2, 8, 4, requires_grad=True), nn.Linear(4, 4)
+    repr((x, layer, torch.arange(3), torch.zeros(2, dtype=torch.complex64)))
+    mixed = checkpoint(torch.sin, x, use_reentrant=False)
+    mixed = mixed + checkpoint(torch.sin, x, use_reentrant=True)
+    mixed = mixed + parametrizations.orthogonal(layer)(x) + nn.MultiheadAttention(4, 2)(x, x, x)[0]
+    mixed = mixed + torch.fft.irfft(torch.fft.rfft(x)) + nn.GRU(4, 4)(x)[0]
+    mixed = mixed + F.scaled_dot_product_attention(x, x, x) + einops.rearrange(x, "a b c -> a b c")
+    mixed = mixed + torch.linalg.solve_triangular(torch.eye(4), x.mT, upper=True).mT
+    torch.autograd.backward(torch.einsum("btd,bsd->", mixed, x))
+    fixed = x.detach()
+    torch.func.jvp(torch.sin, (fixed,), (fixed,))
+    torch.func.vmap(torch.func.grad(lambda row: row.square().sum()))(fixed)
+    torch.distributions.Normal(0.0, 1.0).rsample()
 
 
 def _requests() -> Iterator[tuple[str, dict[str, Any], dict[str, Tensor]]]:

@@ -76,7 +76,7 @@ def test_a_leak_is_rejected_by_its_gate(judge: Judge, mixer_source: MakeSource) 
         ({"init": "raise RuntimeError('no weights')"}, "build", "no weights"),
         ({"init": "self.big = nn.Parameter(torch.zeros(50_000))"}, "parameters", "105,456"),
         ({"forward": "y = y * float('nan')"}, "shape", "nan"),
-        ({"forward": "y = y[:, :1]"}, "shape", "returned shape"),
+        ({"forward": "y = y[:, :1]"}, "state", "returned shape"),
         ({"init": "self.idle = nn.Parameter(torch.zeros(4, 4))"}, "gradients", "idle"),
     ],
 )

@@ -176,6 +176,8 @@ import collections.abc, dataclasses, einops, einops.layers.torch, linearch.kerne
 import torch.autograd.gradcheck, torch.distributions, torch.fft, torch.func, torch.linalg
 import torch.nn.attention.flex_attention, torch.nn.utils.parametrizations, torch.utils.checkpoint
 einops.rearrange(torch.zeros(2, 3), "a b -> b a")
+str((torch.zeros(2), nn.Linear(2, 2)))
+torch.func.jvp(torch.sin, (torch.ones(2),), (torch.ones(2),))
 print("imported")
 """
 # Nothing of it is: what compilers and their libraries take, where they run.
