@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 Operation = Callable[..., Any]
 Tensors = dict[str, Tensor]
@@ -20,6 +21,36 @@ def one_thread_and_a_fixed_seed() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def unwritten_memory_is_nan() -> Iterator[None]:
+    """So that a place which a kernel leaves out is seen."""
+    deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def in_a_graph_and_by_itself() -> Callable[..., Iterator[tuple[Tensor, Tensor]]]:
+    return _in_a_graph_and_by_itself
+
+
+def _in_a_graph_and_by_itself(
+    step: Callable[[], tuple[Tensor, ...]],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each tensor of a step on a GPU as a replayed CUDA graph gives it, and as the step does."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        wanted = step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    yield from zip(captured, wanted, strict=True)
 
 
 @pytest.fixture

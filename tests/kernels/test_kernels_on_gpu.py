@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from torch import Tensor
 from linearch import kernels
 
 pytestmark = pytest.mark.gpu
+
+Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
 
 FLOAT64 = torch.float64
 GATES = {None: (), "scalar": (2, 130, 2), "channel": (2, 130, 2, 16)}
@@ -97,7 +99,7 @@ def test_the_loss_agrees(errors_against_naive: Callable[..., dict[str, float]]) 
 
 @pytest.mark.parametrize("kind", GATES)
 def test_a_training_step_under_autocast_is_captured_in_a_cuda_graph(
-    kind: str | None, log_decay_of: Callable[..., Tensor]
+    kind: str | None, log_decay_of: Callable[..., Tensor], in_a_graph_and_by_itself: Both
 ) -> None:
     x = {name: t.float().cuda().requires_grad_() for name, t in random_inputs().items()}
     x["beta"] = torch.rand(2, 130, 2, device="cuda").requires_grad_()
@@ -109,16 +111,7 @@ def test_a_training_step_under_autocast_is_captured_in_a_cuda_graph(
             o, state = kernels.chunk_delta(**x)
         return o.detach(), *torch.autograd.grad(o.sum() + state.sum(), list(x.values()))
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        wanted = step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    graph.replay()
-    for a, b in zip(captured, wanted, strict=True):
+    for a, b in in_a_graph_and_by_itself(step):
         torch.testing.assert_close(a, b)
 
 

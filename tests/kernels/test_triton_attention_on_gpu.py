@@ -12,21 +12,15 @@ from torch.utils import deterministic
 
 from linearch.kernels import causal_attention
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unwritten_memory_is_nan")]
+
+Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
 
 FLOAT64, BFLOAT16 = torch.float64, torch.bfloat16
 DIMS = [(16, 16), (32, 48), (64, 64), (24, 256), (100, 36), (128, 128), (256, 192)]
 GATES = [None, "0", "mixed", "mild"]
 Errors = Callable[..., dict[str, float]]
 LogDecay = Callable[..., Tensor]
-
-
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan() -> Iterator[None]:
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def random_inputs(length: int, key_dim: int, value_dim: int) -> dict[str, Tensor]:
@@ -159,18 +153,11 @@ def test_slices_of_one_projection_give_what_copies_give(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "decay", "sinks"])
-def test_a_training_step_is_captured_in_a_cuda_graph(kind: str) -> None:
+def test_a_training_step_is_captured_in_a_cuda_graph(
+    kind: str, in_a_graph_and_by_itself: Both
+) -> None:
     x = {name: t.requires_grad_() for name, t in cuda_inputs(kind).items()}
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        wanted = step(x, window=64)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(x, window=64)
-    graph.replay()
-    for a, b in zip(captured, wanted, strict=True):
+    for a, b in in_a_graph_and_by_itself(lambda: step(x, window=64)):
         torch.testing.assert_close(a, b)
 
 

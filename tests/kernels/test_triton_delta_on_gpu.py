@@ -10,25 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils import deterministic
 
 from linearch.kernels import chunk_delta
 from linearch.kernels.forms import force_form
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unwritten_memory_is_nan")]
+
+Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
 
 FLOAT64, BFLOAT16 = torch.float64, torch.bfloat16
 SHAPES = {"scalar": "BTH", "channel": "BTHK"}
 DIMS = [(16, 16), (32, 24), (64, 64), (100, 36), (128, 128), (256, 192)]
 GATED = [(None, "0"), *((kind, gate) for kind in SHAPES for gate in ("0", "-20", "mixed", "mild"))]
-
-
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan() -> Iterator[None]:
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def random_inputs(
@@ -216,18 +209,11 @@ def test_what_comes_after_does_not_change_how_a_token_rounds(
 
 
 @pytest.mark.parametrize("kind", [None, *SHAPES])
-def test_a_training_step_is_captured_in_a_cuda_graph(kind: str | None) -> None:
+def test_a_training_step_is_captured_in_a_cuda_graph(
+    kind: str | None, in_a_graph_and_by_itself: Both
+) -> None:
     x = {name: t.requires_grad_() for name, t in cuda_inputs(kind).items()}
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        wanted = step(x)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(x)
-    graph.replay()
-    for a, b in zip(captured, wanted, strict=True):
+    for a, b in in_a_graph_and_by_itself(lambda: step(x)):
         torch.testing.assert_close(a, b)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils import deterministic
 
 from linearch.kernels import (
     add_rms_norm,
@@ -19,19 +18,13 @@ from linearch.kernels import (
     swiglu,
 )
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unwritten_memory_is_nan")]
+
+Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
 
 FLOAT32, FLOAT64, BFLOAT16 = torch.float32, torch.float64, torch.bfloat16
 DTYPES = [(FLOAT32, 1e-4), (BFLOAT16, 1e-2)]
 Errors = Callable[..., dict[str, float]]
-
-
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan() -> Iterator[None]:
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def random(*shape: int) -> Tensor:
@@ -209,23 +202,14 @@ def layer_inputs() -> tuple[dict[str, Tensor], Tensor]:
     return {name: t.requires_grad_() for name, t in x.items()}, targets
 
 
-def test_a_training_step_is_captured_in_a_cuda_graph() -> None:
+def test_a_training_step_is_captured_in_a_cuda_graph(in_a_graph_and_by_itself: Both) -> None:
     x, targets = layer_inputs()
 
     def step() -> tuple[Tensor, ...]:
         loss = layers(x, targets)
         return loss.detach(), *torch.autograd.grad(loss, list(x.values()))
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        wanted = step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    graph.replay()
-    for a, b in zip(captured, wanted, strict=True):
+    for a, b in in_a_graph_and_by_itself(step):
         torch.testing.assert_close(a, b)
 
 

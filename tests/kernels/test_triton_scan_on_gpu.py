@@ -11,20 +11,14 @@ from torch.utils import deterministic
 
 from linearch.kernels import scan
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unwritten_memory_is_nan")]
+
+Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
 
 FLOAT32, FLOAT64, BFLOAT16 = torch.float32, torch.float64, torch.bfloat16
 GATES = ("0", "-20", "mixed", "mild", "-inf")
 Errors = Callable[..., dict[str, float]]
 LogDecays = Callable[..., Tensor]
-
-
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan() -> Iterator[None]:
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def random_inputs(length: int, width: int, log_decay: Tensor, batch: int = 2) -> dict[str, Tensor]:
@@ -152,18 +146,9 @@ def test_slices_and_transposes_give_what_copies_give() -> None:
             assert torch.equal(a, b)
 
 
-def test_a_training_step_is_captured_in_a_cuda_graph() -> None:
+def test_a_training_step_is_captured_in_a_cuda_graph(in_a_graph_and_by_itself: Both) -> None:
     x = {n: t.requires_grad_() for n, t in cuda_inputs().items()}
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        wanted = step(x)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(x)
-    graph.replay()
-    for a, b in zip(captured, wanted, strict=True):
+    for a, b in in_a_graph_and_by_itself(lambda: step(x)):
         assert torch.equal(a, b)
 
 

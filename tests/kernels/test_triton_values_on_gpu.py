@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils import deterministic
 
 from linearch.kernels import chunk_decay
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unwritten_memory_is_nan")]
+
+Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
 
 FLOAT64, BFLOAT16 = torch.float64, torch.bfloat16
 DIMS = [(16, 16), (32, 48), (64, 64), (100, 36), (128, 128), (64, 128)]
@@ -21,14 +22,6 @@ WIDE = ("value_log_decay", "initial_state")
 
 Errors = Callable[..., dict[str, float]]
 LogDecay = Callable[..., Tensor]
-
-
-@pytest.fixture(autouse=True)
-def unwritten_memory_is_nan() -> Iterator[None]:
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def random_inputs(length: int, key_dim: int, value_dim: int) -> dict[str, Tensor]:
@@ -72,7 +65,9 @@ def test_a_decay_of_value_channels_agrees_in_float32(
     assert all(error < 1e-4 for error in found.values()), found
 
 
-def test_a_training_step_is_captured_in_a_cuda_graph(log_decay_of: LogDecay) -> None:
+def test_a_training_step_is_captured_in_a_cuda_graph(
+    log_decay_of: LogDecay, in_a_graph_and_by_itself: Both
+) -> None:
     x = random_inputs(130, 64, 64)
     x["value_log_decay"] = log_decay_of("mild", *x["v"].shape)
     x = {n: t.to("cuda", torch.float32 if n in WIDE else BFLOAT16) for n, t in x.items()}
@@ -82,14 +77,5 @@ def test_a_training_step_is_captured_in_a_cuda_graph(log_decay_of: LogDecay) -> 
         o, state = chunk_decay(**x, form="triton")
         return torch.autograd.grad(o.float().square().sum() + state.square().sum(), leaves)
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        wanted = step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    graph.replay()
-    for a, b in zip(captured, wanted, strict=True):
+    for a, b in in_a_graph_and_by_itself(step):
         torch.testing.assert_close(a, b)
