@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 _CONFIDENCE = "95 %"
 
 
+def finding_lines(
+    rank_correlations: Sequence[StatisticRow],
+    winners_curse: Sequence[StatisticRow],
+    comparisons: Sequence[StatisticRow],
+) -> Iterator[str]:
+    """All of a run's, in the order in which they are read."""
+    yield from ranking_lines(rank_correlations)
+    yield from curse_lines(winners_curse)
+    yield from verdict_lines(comparisons)
+
+
 def ranking_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
     """How well each rung foretold the next, with a warning where it did not."""
     by_rung: dict[int, dict[tuple[str, str], StatisticRow]] = defaultdict(dict)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import LinearchError
-from .finding_lines import curse_lines, ranking_lines, verdict_lines
+from .finding_lines import finding_lines
 from .progress import duration
 
 if TYPE_CHECKING:
@@ -81,11 +81,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"Seed noise of one training: {_noise(statistics['noise_floor'])}.",
         *(
             f"\n{line.strip()}"
-            for line in (
-                *ranking_lines(statistics["rank_correlation"]),
-                *curse_lines(statistics["winners_curse"]),
-                *verdict_lines(statistics["comparison"]),
-            )
+            for line in finding_lines(*(statistics[name] for name in _STATISTICS))
         ),
         "",
         "Each number again from its trial: `linearch replay ID --verify`.",

@@ -16,7 +16,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from .finding_lines import curse_lines, ranking_lines, verdict_lines
+from .finding_lines import finding_lines
 from .progress import duration
 
 if TYPE_CHECKING:
@@ -56,11 +56,8 @@ def print_outcome(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         f"measured, in {duration(outcome.elapsed_s)}: {outcome.reason}.",
         highlight=False,
     )
-    for line in (
-        *ranking_lines(outcome.rank_correlations),
-        *curse_lines(outcome.winners_curse),
-        *verdict_lines(outcome.comparisons),
-    ):
+    found = outcome.rank_correlations, outcome.winners_curse, outcome.comparisons
+    for line in finding_lines(*found):
         print_plain(console, line)
     store = f" --store {outcome.store}"
     print_plain(console, f"run        {outcome.run_id} ({outcome.state})")

@@ -87,6 +87,8 @@ def _answer(pipe: Connection, problem: Problem) -> None:
     """The process: configurations in, times or a reason out, until the GPU fails it."""
     import triton
 
+    from .triton.warm import first_line
+
     while True:
         configs = pipe.recv()
         try:
@@ -96,15 +98,10 @@ def _answer(pipe: Connection, problem: Problem) -> None:
                 outcome = _times(problem) if wrong is None else wrong
             pipe.send((outcome, True))
         except triton.runtime.errors.OutOfResources as error:
-            pipe.send((_first_line(error), True))
+            pipe.send((first_line(error), True))
         except (RuntimeError, ValueError, triton.TritonError) as error:
-            pipe.send((_first_line(error), False))
+            pipe.send((first_line(error), False))
             return
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _wrong(problem: Problem) -> str | None:

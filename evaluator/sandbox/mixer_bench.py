@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...search_space.contract import state_bytes
+from ..gates.probe import DTYPES
 from .cost_meter import measure_cost
 from .inventory import held_tensors
 from .protocol import Message
@@ -130,7 +131,7 @@ class MixerBench:
         shape = 1, values["length"], values["d_model"]
         x, cotangent = (torch.randn(shape, generator=generator) for _ in range(2))
         with self._autocast(request):
-            x = x.to(self._device, _dtype(values["precision"]))
+            x = x.to(self._device, DTYPES[values["precision"]])
             return measure_cost(mixer, x, cotangent.to(self._device))
 
     def _autocast(self, request: Message) -> AbstractContextManager[Any]:
@@ -151,10 +152,6 @@ def jitter_parameters(module: nn.Module, scale: float, generator: torch.Generato
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.add_(noise.to(parameter), alpha=scale)
-
-
-def _dtype(precision: str) -> torch.dtype:
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _output(returned: object) -> tuple[Tensor, dict[str, Tensor]]:

@@ -59,6 +59,13 @@ def standard_library() -> StandardLibrary:
     )
 
 
+def loaded_of_the_standard_library() -> set[str]:
+    """Its files that are loaded here, without the packages that some Pythons keep below it."""
+    folder = os.path.realpath(sysconfig.get_path("stdlib"))
+    packages = tuple(f"{site}/" for site in package_folders())
+    return {path for path in _loaded_files(folder) if not path.startswith(packages)}
+
+
 def package_places() -> Iterator[str]:
     """Packages that are loaded or that the roots require, without backports."""
     backports = [Path(site, name) for site in package_folders() for name in _BACKPORTS]
@@ -109,10 +116,15 @@ def _held_out_apart() -> list[str]:
 
 
 def _loaded_below(site: str) -> Iterator[str]:
+    for path in _loaded_files(site):
+        yield f"{site}/{path[len(site) + 1 :].split('/')[0]}"
+
+
+def _loaded_files(folder: str) -> Iterator[str]:
     for module in list(sys.modules.values()):
         path = os.path.realpath(getattr(module, "__file__", None) or "")
-        if path.startswith(f"{site}/"):
-            yield f"{site}/{path[len(site) + 1 :].split('/')[0]}"
+        if path.startswith(f"{folder}/"):
+            yield path
 
 
 def _required() -> list[metadata.Distribution]:

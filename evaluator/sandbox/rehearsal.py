@@ -24,6 +24,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from ...search_space.library import baseline_source
+from ..gates.probe import DTYPES
 from ..recipe import Recipe
 from .apart import said_by_a_fork
 from .child import describe
@@ -118,11 +119,7 @@ def _requests() -> Iterator[tuple[str, dict[str, Any], dict[str, Tensor]]]:
     yield "mixer", {**_SIZES, **seed, "layer": 0, "jitter": 0.1}, {}
     x = torch.zeros(1, 3, _SIZES["d_model"])
     both = {"x": x, "cotangent": x}
-    for precision, dtype in (
-        ("fp32", torch.float32),
-        ("bf16", torch.bfloat16),
-        ("fp64", torch.float64),
-    ):
+    for precision, dtype in DTYPES.items():
         asked = {"layer": 0, "precision": precision}
         yield "forward", {**asked, "train": False}, {"x": x.to(dtype)}
         yield "stream", {**asked, "lengths": [1, 2]}, {"x": x.to(dtype)}

@@ -9,10 +9,10 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..gates.probe import (
+    DTYPES,
     Cost,
     Gradient,
     HeldTensor,
@@ -37,11 +37,6 @@ _SLACK_BYTES = 1 << 16
 _SHOWN_CHARS = 160
 _COST_SEED = 0
 _PHASES = ("forward", "backward", "evaluation")
-_DTYPES: Mapping[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp64": torch.float64,
-}
 
 
 class RemoteProbe:
@@ -133,7 +128,7 @@ class RemoteProbe:
     ) -> Message:
         """A call that computes, in the probe's own precision if none is given."""
         precision = precision or self._facts.precision
-        tensors = {name: tensor.to(_DTYPES[precision]) for name, tensor in tensors.items()}
+        tensors = {name: tensor.to(DTYPES[precision]) for name, tensor in tensors.items()}
         return self._call(op, {**values, "precision": precision}, tensors)
 
     def _call(self, op: str, values: dict[str, Any], tensors: dict[str, Tensor]) -> Message:
@@ -161,8 +156,8 @@ def _given_back(y: Tensor, precision: Precision) -> Tensor:
     """
     if precision == "fp32":
         return y
-    if y.dtype != _DTYPES[precision]:
-        found, sent = (str(dtype).removeprefix("torch.") for dtype in (y.dtype, _DTYPES[precision]))
+    if y.dtype != DTYPES[precision]:
+        found, sent = (str(dtype).removeprefix("torch.") for dtype in (y.dtype, DTYPES[precision]))
         raise ProbeFailed("protocol", f"forward returned {found} for x of {sent}")
     return y.float()
 

@@ -31,6 +31,7 @@ from .limits import Limits, adopt_orphans, bind_to_parent, hide_memory
 from .namespaces import enter_namespaces
 from .places import Places, python_files, readable_places
 from .processes import children_of, usage_of
+from .python_places import loaded_of_the_standard_library
 from .readable_imports import import_only_readable
 
 # Parts of the standard library that torch, Triton and what they require load late, if at all: any
@@ -133,16 +134,10 @@ def _forget_sources(places: Places) -> None:
     """What a child may not read it does not find in its memory either, compiled code apart."""
     import_only_readable()
     linecache.clearcache()
-    forget_docstrings(frozenset(places.withheld) | _loaded_of_python())
+    forget_docstrings({*places.withheld, *loaded_of_the_standard_library()})
     gc.collect()
     overwrite_freed_memory()
     gc.freeze()  # a collection in a child would copy every page that holds an object header
-
-
-def _loaded_of_python() -> frozenset[str]:
-    """The standard library's files that are loaded: their text is like the default corpus'."""
-    files = {os.path.realpath(getattr(m, "__file__", None) or "") for m in [*sys.modules.values()]}
-    return frozenset(path for path in files if path.startswith(f"{os.path.dirname(os.__file__)}/"))
 
 
 def _serve(control: socket.socket, supervisor: int, places: Places) -> bool:

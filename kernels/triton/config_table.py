@@ -134,6 +134,8 @@ def chosen(launch: Launch, rule: Config) -> Config:
     """What `launch` takes on the chip that kernels are compiled for: the table's, or the rule's."""
     if launch in _on_trial:
         return _on_trial[launch]
+    if not _measured:  # asking the driver for its chip takes time at every launch
+        return rule
     entry = _measured.get(chip(), {}).get(launch)
     return rule if entry is None else entry.config
 

@@ -106,12 +106,9 @@ def attention_keys(
 
 
 def convolution(head_dim: int) -> Walk:
-    """head_dim: of heads of unit length, which lie within a block of channels; 0 for none."""
-    channels = max(64, head_dim)
-    return Walk(runs=512 // channels, channels=channels, step=4, longest_run=64, num_warps=4)
-
-
-def convolution_pull(head_dim: int) -> Walk:
+    """Forward and backward. head_dim: of heads of unit length, which lie within a block of
+    channels; 0 for none.
+    """
     channels = max(64, head_dim)
     return Walk(runs=512 // channels, channels=channels, step=4, longest_run=64, num_warps=4)
 

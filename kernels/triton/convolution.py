@@ -92,7 +92,7 @@ def _backward_op(
     x, grad, start = _adjacent(x), grad.contiguous(), initial_state.contiguous()
     weight = weight.contiguous()
     (B, T, D), W, unit = x.shape, weight.shape[1], _unit(x)
-    tile = configs.convolution_pull(head_dim)
+    tile = configs.convolution(head_dim)
     run, programs = _runs(x, tile)
     dx, dstart = torch.empty((B, T, D), dtype=x.dtype, device=x.device), torch.empty_like(start)
     rows = W if bias is None else W + 1
