@@ -58,17 +58,19 @@ def _alarm(candidate: Candidate, board: Board, config: RunConfig, rung: int) -> 
 def _time_alarm(best: Trial, board: Board, rung: int, baseline_bpb: float) -> str | None:
     """Each speed is that of the quoted trial; without one there is nothing to compare."""
     own, speeds = _own_and_baselines("tokens_per_s", best, board, rung)
-    if best.val_bpb is None or not own or not speeds:
+    took_s = best.metrics.get("train_wall_s")
+    if best.val_bpb is None or not own or not took_s or not speeds:
         return None
-    return time_alarm(best.val_bpb, own, baseline_bpb, min(speeds))
+    return time_alarm(best.val_bpb, own, took_s, baseline_bpb, min(speeds))
 
 
 def _effort_alarm(best: Trial, board: Board, rung: int, baseline_bpb: float) -> str | None:
     """Only where processor time was measured, which is on a CPU."""
     own, ratios = _own_and_baselines("train_cost_ratio", best, board, rung)
-    if best.val_bpb is None or not own or not ratios:
+    took_s = best.metrics.get("train_cpu_s")
+    if best.val_bpb is None or not own or not took_s or not ratios:
         return None
-    return effort_alarm(best.val_bpb, own, baseline_bpb, max(ratios))
+    return effort_alarm(best.val_bpb, own, took_s, baseline_bpb, max(ratios))
 
 
 def _own_and_baselines(

@@ -21,6 +21,7 @@ _FORMATS = {  # metric: heading, format
     "step_time_s": ("s/step", "%.4f"),
     "peak_memory_bytes": ("peak memory", "bytes"),
     "train_wall_s": ("training s", "%.1f"),
+    "train_cpu_s": ("training processor s", "%.1f"),
     "test_bpb": ("test bits/byte", "%.4f"),
     "prefix_shift_nats": ("prefix shift nats", "%.1e"),
     "train_cost_ratio": ("training / scoring cost", "%.1f"),

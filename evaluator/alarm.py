@@ -13,6 +13,8 @@ MOST_BYTES = 8 << 20
 # Than the slowest baseline. A machine's other work makes equal trainings differ by less than two.
 _MUCH_SLOWER = 4.0
 _MUCH_MORE = 1.4
+# Less time than this buys no score; starting, stalls and other work take as much of any training.
+_LEAST_EXTRA_S = 1.0
 # A child forked from the zygote builds its model and optimiser in some 0.1 s.
 _PREPARATION_S = 1.0
 _PREPARATION_SHARE = 0.05
@@ -63,15 +65,20 @@ def preparation_alarm(prepare_cpu_s: float | None, train_cpu_s: float | None) ->
 
 
 def effort_alarm(
-    val_bpb: float, cost_ratio: float, best_baseline_bpb: float, largest_baseline_ratio: float
+    val_bpb: float,
+    cost_ratio: float,
+    train_cpu_s: float,
+    best_baseline_bpb: float,
+    largest_baseline_ratio: float,
 ) -> str | None:
     """Why more may have been trained than the steps that count, or None.
 
     The ratios are of a token's processor time in training to that in scoring, where a mixer that
-    trains itself once more in each counted step has no step to do it in.
+    trains itself once more in each counted step has no step to do it in. `train_cpu_s` is the
+    whole training's.
     """
     more = cost_ratio / largest_baseline_ratio
-    if val_bpb >= best_baseline_bpb or more <= _MUCH_MORE:
+    if val_bpb >= best_baseline_bpb or not _is_far_beyond(_MUCH_MORE, more, train_cpu_s):
         return None
     return (
         f"a token costs it {cost_ratio:.1f} times as much in training as in scoring, "
@@ -83,6 +90,7 @@ def effort_alarm(
 def time_alarm(
     val_bpb: float,
     tokens_per_s: float,
+    train_wall_s: float,
     best_baseline_bpb: float,
     slowest_baseline_tokens_per_s: float,
 ) -> str | None:
@@ -92,10 +100,15 @@ def time_alarm(
     everyone is billed. Only what beats all baselines is suspected: slow code as such is not.
     """
     slower = slowest_baseline_tokens_per_s / tokens_per_s
-    if val_bpb >= best_baseline_bpb or slower <= _MUCH_SLOWER:
+    if val_bpb >= best_baseline_bpb or not _is_far_beyond(_MUCH_SLOWER, slower, train_wall_s):
         return None
     return (
         f"it trains {slower:.1f} times slower than the slowest baseline ({tokens_per_s:,.0f} "
         "tokens a second) and scores better than the best, as if more was trained than the steps "
         "that count"
     )
+
+
+def _is_far_beyond(limit: float, times: float, took_s: float) -> bool:
+    """Whether `took_s`, `times` as long as it is compared with, leaves seconds beyond `limit`."""
+    return times > limit and took_s * (1 - limit / times) > _LEAST_EXTRA_S

@@ -100,6 +100,8 @@ class Race:
         metrics: dict[str, float | None] = {
             "val_bpb": val_bpb,
             "tokens_per_s": tokens_per_s,
+            "train_wall_s": 300_000 / tokens_per_s,
+            "train_cpu_s": 10.0,
             "train_cost_ratio": train_cost_ratio,
         }
         result = TrialResult(status="done", metrics=metrics, alarm=alarm)

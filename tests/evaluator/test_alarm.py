@@ -39,19 +39,25 @@ def test_a_lead_beyond_the_share_sets_the_alarm_off_and_one_within_it_does_not()
 
 
 def test_only_a_winner_that_took_many_times_the_time_is_suspected_of_training_more() -> None:
-    alarm = time_alarm(2.4, 5_000, 2.5, 30_000)
+    alarm = time_alarm(2.4, 5_000, 60.0, 2.5, 30_000)
     assert alarm is not None
     assert "6.0 times slower" in alarm
-    assert time_alarm(2.6, 5_000, 2.5, 30_000) is None
-    assert time_alarm(2.4, 15_000, 2.5, 30_000) is None
+    assert time_alarm(2.6, 5_000, 60.0, 2.5, 30_000) is None
+    assert time_alarm(2.4, 15_000, 60.0, 2.5, 30_000) is None
 
 
 def test_only_a_winner_whose_training_costs_much_more_than_its_scoring_is_suspected() -> None:
-    alarm = effort_alarm(2.4, 6.0, 2.5, 3.0)
+    alarm = effort_alarm(2.4, 6.0, 8.0, 2.5, 3.0)
     assert alarm is not None
     assert "2.0 times the most of any baseline" in alarm
-    assert effort_alarm(2.6, 6.0, 2.5, 3.0) is None
-    assert effort_alarm(2.4, 4.0, 2.5, 3.0) is None
+    assert effort_alarm(2.6, 6.0, 8.0, 2.5, 3.0) is None
+    assert effort_alarm(2.4, 4.0, 8.0, 2.5, 3.0) is None
+
+
+def test_a_training_too_short_to_hide_another_in_is_not_suspected_of_it() -> None:
+    """A stalled machine makes any ratio of two moments."""
+    assert effort_alarm(2.4, 6.0, 0.3, 2.5, 3.0) is None
+    assert time_alarm(2.4, 5_000, 0.6, 2.5, 30_000) is None
 
 
 def test_work_before_the_data_are_served_is_suspicious_beyond_what_building_takes() -> None:
