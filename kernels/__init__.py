@@ -14,8 +14,10 @@ from .delta import chunk_delta, chunk_oja
 from .elementwise import scan
 from .gating import gated_product, swiglu
 from .norm import add_rms_norm, rms_norm
+from .pointwise import activation
 
 __all__ = [
+    "activation",
     "add_rms_norm",
     "causal_attention",
     "chunk_decay",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import (
+    activation,
     add_rms_norm,
     causal_attention,
     chunk_decay,
@@ -186,6 +187,14 @@ def _swiglu(x: _Inputs) -> Made:
     return [packed], partial(swiglu, packed)
 
 
+def _activation(x: _Inputs) -> Made:
+    """A log decay for each channel, in float32, of a projection."""
+    leaves = [x.sequence(), x.weight(x.width)]
+    y, bias = leaves
+    call = partial(activation, y, "softplus", bias=bias, rate=-0.5, out_dtype=torch.float32)
+    return leaves, call
+
+
 def _head_and_loss(x: _Inputs) -> Made:
     vocabulary = 256 if x.device.type == "cpu" else 32768
     rows = x.shape[0] * x.shape[1]
@@ -216,5 +225,6 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "norm, residual": _residual_norm,
     "gated product": _gated_product,
     "swiglu": _swiglu,
+    "activation": _activation,
     "head and loss": _head_and_loss,
 }

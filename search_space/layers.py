@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import add_rms_norm, rms_norm, short_convolution
+from ..kernels import activation, add_rms_norm, rms_norm, short_convolution
 
 __all__ = [
     "GatedRMSNorm",
@@ -143,7 +143,7 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
 
 def elu_plus_one(x: Tensor) -> Tensor:
     """The positive feature map elu(x) + 1 of Linear Transformers (arXiv 2006.16236)."""
-    return F.elu(x) + 1
+    return activation(x, "elu_plus_one")
 
 
 def relu(x: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def relu(x: Tensor) -> Tensor:
 
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2 (Primer, arXiv 2109.08668)."""
-    return F.relu(x).square()
+    return activation(x, "squared_relu")
 
 
 def softmax_feature(x: Tensor) -> Tensor:

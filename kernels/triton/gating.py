@@ -168,11 +168,11 @@ def _grid(x: Tensor) -> tuple[int, int]:
 
 def _rows(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     """Both as [rows, width]; heads narrower than a block become one row where they are adjacent."""
-    while x.dim() > 2 and x.shape[-1] < _BLOCK_WIDTH and _merges(x) and _merges(gate):
+    while x.dim() > 2 and x.shape[-1] < _BLOCK_WIDTH and merges(x) and merges(gate):
         x, gate = x.flatten(-2), gate.flatten(-2)
     return x.reshape(-1, x.shape[-1]), gate.reshape(-1, x.shape[-1])
 
 
-def _merges(x: Tensor) -> bool:
+def merges(x: Tensor) -> bool:
     """Whether the last two axes are one without a copy."""
     return x.stride(-1) == 1 and x.stride(-2) == x.shape[-1]

@@ -36,12 +36,22 @@ _LENGTHS = (128, 512)  # one segment, and several
 _RECURRENCES = ("decay", "delta", "product", "erase")
 _TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
+# By function: whether a bias, whether a rate. A gate is in float32; what has neither, as x too.
+_GIVEN = {
+    "sigmoid": ((False, False),),
+    "log_sigmoid": ((False, False),),
+    "softplus": ((False, False), (True, False), (False, True), (True, True)),
+    "exp": ((True, False),),
+    "elu_plus_one": ((False, False),),
+    "squared_relu": ((False, False),),
+}
 # Operation, gates, sizes, each of which stands for all that need the same tile, and length.
 _LAYERS: tuple[tuple[str, tuple[str | None, ...], tuple[int, ...], int], ...] = (
     ("norm", (None, "silu", "sigmoid"), (), 128),  # what widths say
     ("residual", (None,), (), 128),
     ("gated product", ("silu", "sigmoid"), (256,), 128),
     ("swiglu", ("silu",), (256,), 128),
+    ("activation", tuple(_GIVEN), (4, 128), 128),
     ("convolution", ("silu",), (128,), 128),
     ("loss", (None,), (256, 4096), 128),
     ("scan", ("constant", "channel"), (128,), 1024),  # long enough for segments
@@ -284,6 +294,19 @@ def _swiglu(case: Case, with_grad: bool) -> None:
             y.sum().backward()
 
 
+def _activation(case: Case, with_grad: bool) -> None:
+    from .pointwise import activation_fused
+
+    function = case.gate or "sigmoid"
+    for given in _GIVEN[function]:
+        bias, rate = (_leaf(with_grad, case.dim) if has else None for has in given)
+        for dtype in {torch.float32} if any(given) else {case.dtype, torch.float32}:
+            x = _leaf(with_grad, case.length, case.dim, dtype=case.dtype)
+            y = activation_fused(x, function, bias, rate, 1.0, 0.0, dtype)
+            if with_grad:
+                y.sum().backward()
+
+
 def _convolution(case: Case, with_grad: bool) -> None:
     """Rows end to end, and as slices of a projection with an even and an odd number of others."""
     for others, has_bias in product((0, 2, 1), (False, True)):
@@ -347,6 +370,7 @@ _MAKERS = {
     "residual": _residual,
     "gated product": _product,
     "swiglu": _swiglu,
+    "activation": _activation,
     "convolution": _convolution,
     "unit heads": _unit_heads,
     "loss": _loss,

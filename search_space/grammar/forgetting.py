@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .genome import Genome
-from .part import Part
+from .part import Part, call
 from .streams import key_dim
 
 RANK = 16  # of a per-channel decay's projection, as in GLA (arXiv 2312.06635)
@@ -20,9 +20,9 @@ _BIAS = {
     "bounded": "torch.logit(2.0 ** (-1.0 / half_life))",
 }
 _LOG_DECAY = {
-    "sigmoid": "F.logsigmoid(logits) / 16.0",
-    "softplus": "-{rate} * F.softplus(logits)",
-    "bounded": "torch.log(self.floor + (1.0 - self.floor) * torch.sigmoid(logits))",
+    "sigmoid": ('"log_sigmoid"', "rate=1.0 / 16.0"),
+    "softplus": ('"softplus"', "rate=-{rate}"),
+    "bounded": ('"log_sigmoid"', "floor=self.floor"),
 }
 
 
@@ -48,13 +48,14 @@ def _constant(genome: Genome) -> Part:
 def _from_token(genome: Genome) -> Part:
     assert genome.decay_form is not None
     if genome.decay == "channel":
-        logits = f"split_heads({_projected(genome)}, self.n_heads).float()  # [B, T, H, K]"
+        logits = f"split_heads({_projected(genome)}, self.n_heads)  # [B, T, H, K]"
         rate = "self.log_rate.exp().unsqueeze(-1)"
     else:
-        logits = "self.decay(x).float()  # [B, T, H]"
+        logits = "self.decay(x)  # [B, T, H]"
         rate = "self.log_rate.exp()"
-    log_decay = _LOG_DECAY[genome.decay_form].format(rate=rate)
-    forward = [f"logits = {logits}", f"log_decay = {log_decay}"]
+    function, option = _LOG_DECAY[genome.decay_form]
+    arguments = ("logits", function, option.format(rate=rate), "out_dtype=torch.float32")
+    forward = [f"logits = {logits}", *call("log_decay = activation", *arguments)]
     if genome.key == "tied":
         forward.append("k = -torch.expm1(log_decay).to(v.dtype)  # 1 - a: takes in what it forgets")
     return Part(init=tuple(_init(genome)), forward=tuple(forward))

@@ -49,12 +49,11 @@ def _strength(genome: Genome) -> Part:
         return Part()
     per_token = "2 * n_heads" if genome.steps == 2 else "n_heads"
     init = (f"self.strength = nn.Linear(d_model, {per_token})",)
-    sigmoid = "self.strength(x).sigmoid()"
     if genome.update == "additive":
-        return Part(init=init, forward=(f"k = {sigmoid}.unsqueeze(-1) * k",))
-    double = "2.0 * " if genome.strength == "double" else ""
+        return Part(init=init, forward=("k = self.strength(x).sigmoid().unsqueeze(-1) * k",))
+    double = ["rate=2.0"] if genome.strength == "double" else []
+    arguments = ("self.strength(x)", '"sigmoid"', *double, "out_dtype=torch.float32")
+    forward = [*call("beta = activation", *arguments)]
     if genome.steps == 2:
-        beta = f"beta = {double}{sigmoid}.unflatten(-1, (2, -1)).flatten(1, 2)  # [B, 2T, H]"
-    else:
-        beta = f"beta = {double}{sigmoid}  # [B, T, H]"
-    return Part(init=init, forward=(beta,))
+        forward.append("beta = beta.unflatten(-1, (2, -1)).flatten(1, 2)  # [B, 2T, H]")
+    return Part(init=init, forward=tuple(forward))

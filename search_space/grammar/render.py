@@ -13,7 +13,14 @@ from .memory import memory
 from .output import local_branch, mixture, output
 from .streams import features, streams, widths
 
-_KERNELS = ("causal_attention", "chunk_decay", "chunk_delta", "chunk_oja", "gated_product")
+_KERNELS = (
+    "activation",
+    "causal_attention",
+    "chunk_decay",
+    "chunk_delta",
+    "chunk_oja",
+    "gated_product",
+)
 _LAYERS = (
     "GatedRMSNorm",
     "RMSNorm",

@@ -11,9 +11,10 @@ and SiLU; q and k have unit length, so with b_t <= 1 the erasing never overshoot
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_delta
+from linearch.kernels import activation, chunk_delta
 from linearch.search_space.layers import (
     PackedProjection,
     RMSNorm,
@@ -46,7 +47,7 @@ class Mixer(nn.Module):
             q,
             k,
             v,
-            beta.sigmoid(),  # [B, T, H]
+            activation(beta, "sigmoid", out_dtype=torch.float32),  # [B, T, H]
             initial_state=None if state is None else state["memory"],
         )
 

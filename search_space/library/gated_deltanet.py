@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_delta
+from linearch.kernels import activation, chunk_delta
 from linearch.search_space.layers import (
     GatedRMSNorm,
     PackedProjection,
@@ -51,13 +50,14 @@ class Mixer(nn.Module):
         qkv, gate, beta, decay = self.in_proj(x)
         qkv, conv = self.conv(qkv, None if state is None else state["conv"])
         q, k, v = split_heads(qkv, 3 * self.n_heads).chunk(3, dim=2)  # [B, T, H, K]
+        rate, out_dtype = -self.A_log.exp(), torch.float32
 
         o, memory = chunk_delta(
             q,
             k,
             v,
-            beta.sigmoid(),  # [B, T, H]
-            -self.A_log.exp() * F.softplus(decay.float() + self.dt_bias),
+            activation(beta, "sigmoid", out_dtype=out_dtype),  # [B, T, H]
+            activation(decay, "softplus", bias=self.dt_bias, rate=rate, out_dtype=out_dtype),
             initial_state=None if state is None else state["memory"],
         )
 

@@ -12,10 +12,10 @@ forgetting is slow unless learned. Keys have half the width of values.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_decay
+from linearch.kernels import activation, chunk_decay
 from linearch.search_space.layers import GatedRMSNorm, PackedProjection, merge_heads, split_heads
 
 GATE_RANK = 16
@@ -37,7 +37,9 @@ class Mixer(nn.Module):
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k, v, gate, low_rank = self.in_proj(x)
-        log_decay = F.logsigmoid(self.decay_proj(low_rank).float()) / GATE_ROOT  # [B, T, H*K]
+        log_decay = activation(  # [B, T, H*K]
+            self.decay_proj(low_rank), "log_sigmoid", rate=1 / GATE_ROOT, out_dtype=torch.float32
+        )
 
         o, memory = chunk_decay(
             split_heads(q, self.n_heads),

@@ -16,31 +16,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_decay
+from linearch.kernels import activation, chunk_decay
 from linearch.search_space.layers import RMSNorm, merge_heads, split_heads
 
 
 class Mixer(nn.Module):
-    bound: Tensor
-
     def __init__(self, d_model: int, n_heads: int, layer_idx: int, n_layers: int) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=False)
         self.norm = RMSNorm(d_model)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
-        self.register_buffer("bound", torch.tensor(layer_idx / n_layers), persistent=False)
+        self.bound = layer_idx / n_layers
 
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, forget, v = self.in_proj(x).chunk(3, dim=-1)
-        forget = forget.float()
-        k = (1 - self.bound) * torch.sigmoid(-forget)  # 1 - f_t
-        # log(l + (1 - l) sigmoid) without log(0), which l = 0 in the lowest layer would allow.
-        log_decay = torch.logaddexp(
-            self.bound.log(), torch.log1p(-self.bound) + F.logsigmoid(forget)
-        )
+        k = (1 - self.bound) * torch.sigmoid(-forget.float())  # 1 - f_t
+        log_decay = activation(forget, "log_sigmoid", floor=self.bound, out_dtype=torch.float32)
 
         o, memory = chunk_decay(
             split_heads(F.silu(q), self.n_heads),

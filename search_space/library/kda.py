@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_delta
+from linearch.kernels import activation, chunk_delta
 from linearch.search_space.layers import (
     GatedRMSNorm,
     PackedProjection,
@@ -53,14 +52,20 @@ class Mixer(nn.Module):
         qkv, gate, beta, low_rank = self.in_proj(x)
         qkv, conv = self.conv(qkv, None if state is None else state["conv"])
         q, k, v = split_heads(qkv, 3 * self.n_heads).chunk(3, dim=2)  # [B, T, H, K]
-        dt = F.softplus(self.decay_proj(low_rank).float() + self.dt_bias)
+        log_decay = activation(  # [B, T, H, K]
+            split_heads(self.decay_proj(low_rank), self.n_heads),
+            "softplus",
+            bias=split_heads(self.dt_bias, self.n_heads),
+            rate=-self.A_log.exp(),
+            out_dtype=torch.float32,
+        )
 
         o, memory = chunk_delta(
             q,
             k,
             v,
-            beta.sigmoid(),  # [B, T, H]
-            -self.A_log.exp() * split_heads(dt, self.n_heads),  # [B, T, H, K]
+            activation(beta, "sigmoid", out_dtype=torch.float32),  # [B, T, H]
+            log_decay,
             initial_state=None if state is None else state["memory"],
         )
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_decay, gated_product
+from linearch.kernels import activation, chunk_decay, gated_product
 from linearch.search_space.layers import (
     PackedProjection,
     RMSNorm,
@@ -53,7 +52,7 @@ class Mixer(nn.Module):
         xBC, conv = self.conv(xBC, None if state is None else state["conv"])
         value, B, C = xBC.split(self.conv_widths, dim=-1)
         value = split_heads(value, self.n_heads)  # [B, T, H, V]
-        dt = F.softplus(dt.float() + self.dt_bias)  # [B, T, H]
+        dt = activation(dt, "softplus", bias=self.dt_bias, out_dtype=torch.float32)  # [B, T, H]
 
         key = B.unsqueeze(2) * dt.unsqueeze(-1).to(B.dtype)  # [B, T, H, K]: narrower than the value
         o, memory = chunk_decay(

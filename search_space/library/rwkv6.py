@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_decay
+from linearch.kernels import activation, chunk_decay
 from linearch.search_space.layers import GatedRMSNorm, merge_heads, split_heads
 
 BLEND_RANK, DECAY_RANK = 8, 16
@@ -52,13 +52,14 @@ class Mixer(nn.Module):
             split_heads(project(part), self.n_heads)
             for project, part in zip(self.projections, seen, strict=True)
         )
-        rate = self.decay + self.decay_out(self.decay_in(for_decay).tanh()).float()
+        rate = self.decay_out(self.decay_in(for_decay).tanh())
+        log_decay = activation(rate, "exp", bias=self.decay, rate=-1.0, out_dtype=torch.float32)
 
         o, memory = chunk_decay(
             r,
             k,
             v,
-            split_heads(-rate.exp(), self.n_heads),
+            split_heads(log_decay, self.n_heads),
             bonus=self.bonus,
             initial_state=None if state is None else state["memory"],
         )

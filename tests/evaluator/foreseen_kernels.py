@@ -82,10 +82,11 @@ def main() -> None:
         delta,
         gating,
         norm,
+        pointwise,
     )
 
     look_up_instead_of_launching()
-    for module in (attention, convolution, cross_entropy, decay, delta, gating, norm):
+    for module in (attention, convolution, cross_entropy, decay, delta, gating, norm, pointwise):
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True
     layers._has_fast_widths = lambda x: True

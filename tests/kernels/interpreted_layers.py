@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from linearch.kernels import (
+    activation,
     add_rms_norm,
     causal_attention,
     gated_product,
@@ -45,6 +46,7 @@ def cases() -> dict[str, Case]:
         }
         | convolution_cases()
         | gating_cases()
+        | activation_cases()
         | residual_cases()
         | scan_cases()
         | attention_cases()
@@ -118,6 +120,34 @@ def gating_cases() -> dict[str, Case]:
 
 def product_of_slices(packed: Tensor, **options: Any) -> Tensor:
     return gated_product(packed[..., 20:], packed[..., :20], **options)
+
+
+def activation_cases() -> dict[str, Case]:
+    """Tiles are of 16, 64 and 256 channels; the steepest parts of each function are in x."""
+    x, bias, rate = 4 * torch.randn(3, 50, 20), torch.randn(20), torch.randn(20)
+    gates = {"x": 4 * torch.randn(2, 70, 3), "bias": torch.randn(3), "rate": torch.randn(3)}
+    heads = {"x": torch.randn(2, 9, 3, 100), "bias": torch.randn(3, 100), "rate": torch.randn(3, 1)}
+    bounded = {"function": "log_sigmoid", "floor": 0.2}
+    return {
+        "activation, elu_plus_one": (activation, {"x": x}, {"function": "elu_plus_one"}),
+        "activation, exp": (activation, {"x": x, "bias": bias}, {"function": "exp", "rate": -0.5}),
+        "activation, log_sigmoid": (
+            activation,
+            {"x": x, "rate": rate},
+            {"function": "log_sigmoid"},
+        ),
+        "activation, floor": (activation, {"x": x, "bias": bias, "rate": rate}, bounded),
+        "activation, relu": (activation, {"x": x[0, 0]}, {"function": "relu"}),
+        "activation, sigmoid": (activation, {"x": x.mT.contiguous().mT}, {"function": "sigmoid"}),
+        "activation, silu": (activation, {"x": torch.randn(9, 300)}, {"function": "silu"}),
+        "activation, softplus": (activation, gates, {"function": "softplus"}),
+        "activation, squared_relu": (activation, heads, {"function": "squared_relu"}),
+        "activation of a slice": (activation_of_a_slice, {"packed": x}, {"function": "softplus"}),
+    }
+
+
+def activation_of_a_slice(packed: Tensor, **options: Any) -> Tensor:
+    return activation(packed[..., 3:11], **options)
 
 
 def residual_cases() -> dict[str, Case]:

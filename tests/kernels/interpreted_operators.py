@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from linearch.kernels.triton import gating, norm, residual_norm
+from linearch.kernels.triton import gating, norm, pointwise, residual_norm
 
 
 def leaf(*shape: int) -> Tensor:
@@ -25,6 +25,14 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
         "swiglu": (gating._swiglu_op, (wide,)),
         "swiglu's gradient": (gating._swiglu_pull_op, (x, wide.detach())),
+        "activation": (
+            pointwise._forward_op,
+            (wide, "softplus", leaf(24), leaf(24), -0.5, 0.0, narrow),
+        ),
+        "activation's gradient": (
+            pointwise._backward_op,
+            (x, y, "log_sigmoid", scale, None, 1.0, 0.3),
+        ),
         "norm": (norm._forward_op, (leaf(5, 12), weight, None, True, 1e-6, narrow)),
         "residual": (residual_norm._forward_op, (leaf(5, 12), leaf(5, 12), weight, 1e-6, narrow)),
         "residual's gradient": (

@@ -158,6 +158,18 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"gated_product: activation is 'tanh'; wanted one of silu, sigmoid",
     ),
     (
+        lambda: kernels.activation(X, "tanh"),
+        r"activation: function is 'tanh'; wanted one of elu_plus_one, exp, log_sigmoid",
+    ),
+    (
+        lambda: kernels.activation(X, "exp", floor=0.5),
+        r"activation: floor is 0.5 for 'exp'; wanted 0, or below 1 for a log_sigmoid",
+    ),
+    (
+        lambda: kernels.activation(X, "exp", bias=X[..., :2]),
+        r"activation: bias has shape \[2, 6, 2\]; wanted x's last axes, of \[2, 6, 3\], or ones",
+    ),
+    (
         lambda: kernels.swiglu(X),
         r"swiglu: gate_up has shape \[2, 6, 3\]; wanted an even last axis",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.add_rms_norm, SEQUENCE | {"residual": (2, 40, 6), "weight": (6,)}),
     (kernels.gated_product, SEQUENCE | {"gate": (2, 40, 6)}),
     (kernels.swiglu, {"gate_up": (2, 40, 6)}),
+    (partial(kernels.activation, function="softplus"), SEQUENCE | {"bias": (6,), "rate": (40, 1)}),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ def test_elementwise_operations_agree(
         (kernels.add_rms_norm, {"x": x, "residual": gate, "weight": weight}),
         (kernels.gated_product, {"x": x, "gate": gate}),
         (kernels.swiglu, {"gate_up": x}),
+        (partial(kernels.activation, function="softplus"), {"x": x, "bias": weight}),
     ]:
         errors = errors_against_naive(operation, inputs, device="cuda")
         assert max(errors.values()) < 1e-4, errors

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from linearch.kernels import (
+    activation,
     add_rms_norm,
     gated_product,
     linear_cross_entropy,
@@ -17,6 +18,7 @@ from linearch.kernels import (
     short_convolution,
     swiglu,
 )
+from linearch.kernels.pointwise import Function
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unwritten_memory_is_nan")]
 
@@ -105,6 +107,27 @@ def test_products_agree(
     ]:
         errors = errors_against_naive(operation, inputs, dtype=dtype, **on_gpu, **options)
         assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("width", [1, 4, 20, 128, 1030])
+@pytest.mark.parametrize("function", get_args(Function))
+def test_activations_agree(
+    function: str, width: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    def of_a_slice(packed: Tensor, **options: Any) -> Tensor:
+        return activation(packed[..., 1:], function, **options)
+
+    floor = 0.3 if function == "log_sigmoid" and width > 20 else 0.0
+    heads = {"x": 3 * random(2, 50, 3, width), "bias": random(width), "rate": random(3, 1)}
+    options = {"device": "cuda", "form": "triton", "floor": floor, "out_dtype": FLOAT32}
+    errors = errors_against_naive(activation, heads, dtype=dtype, function=function, **options)
+    packed = {"packed": 3 * random(2, 50, width + 1), "bias": random(width)}
+    errors |= {
+        f"slice {name}": error
+        for name, error in errors_against_naive(of_a_slice, packed, dtype=dtype, **options).items()
+    }
+    assert max(errors.values()) < bar, errors
 
 
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
