@@ -202,8 +202,9 @@ class LLMConfig(Section):
 class ProposerConfig(Section):
     """Who writes the candidates."""
 
-    kind: Literal["grammar", "random", "llm", "finalists"] = "grammar"
+    kind: Literal["grammar", "random", "llm", "finalists", "files"] = "grammar"
     finalists: tuple[str, ...] = Field((), description="ids that `finalists` measures once more")
+    files: tuple[str, ...] = Field((), description="paths whose mixers `files` measures")
     llm: LLMConfig = LLMConfig()
 
 

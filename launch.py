@@ -23,7 +23,8 @@ _Unsafe = Annotated[
 def launch(
     config: Annotated[Path | None, typer.Option(help="TOML file laid over the profile.")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="cpu, gpu or asi-arch; gpu where there is one, else cpu.")
+        str | None,
+        typer.Option(help="cpu, gpu, baselines or asi-arch; gpu where there is one, else cpu."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -36,6 +37,12 @@ def launch(
         ),
     ] = None,
     proposer: Annotated[str | None, typer.Option(help="grammar, random or llm.")] = None,
+    mixers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--mixer", metavar="FILE", help="Measure this file's mixer instead; may be repeated."
+        ),
+    ] = None,
     max_candidates: Annotated[int | None, typer.Option(help="Sound candidates to train.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Wall-clock minutes.")] = None,
     max_gpu_hours: Annotated[float | None, typer.Option(help="GPU-hours of training.")] = None,
@@ -66,6 +73,7 @@ def launch(
         "budget.max_gpu_hours": max_gpu_hours,
         "budget.max_usd": max_usd,
         "proposer.kind": proposer,
+        **_files(mixers or [], max_candidates),
         "sandbox.allow_unsafe": unsafe_no_sandbox or None,
         "seed": seed,
     }
@@ -102,6 +110,17 @@ def _settings(pairs: list[str], options: dict[str, Any]) -> dict[str, Any]:
 
     given = {name: value for name, value in options.items() if value is not None}
     return {**dict(parse_setting(pair) for pair in pairs), **given}
+
+
+def _files(mixers: list[Path], max_candidates: int | None) -> dict[str, Any]:
+    """One's own mixers in the place of a proposer's, and as many candidates."""
+    if not mixers:
+        return {}
+    return {
+        "proposer.kind": "files",
+        "proposer.files": [str(path.absolute()) for path in mixers],
+        "budget.max_candidates": len(mixers) if max_candidates is None else max_candidates,
+    }
 
 
 def _search(request: Any, as_json: bool) -> int:

@@ -15,6 +15,7 @@ from ..evaluator.tasks import check_tasks
 from .fitness import check_fitness
 from .objectives import check_objectives
 from .proposers.baselines import baseline_proposals
+from .proposers.files import FilesProposer
 from .proposers.proposal import Proposer
 
 _MOST_PASSES = 4
@@ -68,6 +69,8 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
         from .proposers.llm_proposer import LLMProposer
 
         LLMProposer(config).check()
+    if config.proposer.kind == "files":
+        FilesProposer(config.proposer.files)  # raises for one that cannot be read
     return device
 
 
@@ -78,11 +81,13 @@ def check_containment(config: RunConfig) -> None:
 
 
 def make_proposer(config: RunConfig, store: Store) -> Proposer:
-    """The proposer that the configuration names; finalists are read from the store."""
+    """The proposer that the configuration names; it reads finalists from the store, and files."""
     if config.proposer.kind == "finalists":
         from .proposers.finalists import FinalistsProposer
 
         return FinalistsProposer(store, config.proposer.finalists)
+    if config.proposer.kind == "files":
+        return FilesProposer(config.proposer.files)
     if config.proposer.kind == "llm":
         from .proposers.llm_proposer import LLMProposer
 

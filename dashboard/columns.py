@@ -22,6 +22,7 @@ ORIGIN_COLOURS = {
     "grammar": "#4c6ef5",
     "random": "#9775fa",
     "llm": "#15aabf",
+    "file": "#37b24d",
     "baseline": "#f08c00",
     "reference": "#868e96",
 }

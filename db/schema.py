@@ -73,7 +73,7 @@ class Architecture(Base):
     name: Mapped[str] = mapped_column(index=True)
     motivation: Mapped[str]
     expectation: Mapped[str]
-    origin: Mapped[str]  # grammar | random | llm | baseline
+    origin: Mapped[str]  # grammar | random | llm | file | baseline
     source: Mapped[str]
     source_hash: Mapped[str] = mapped_column(index=True)
     normalised_hash: Mapped[str]

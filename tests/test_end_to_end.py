@@ -36,6 +36,22 @@ TINY = {
 }
 
 
+RUNNING_SUM = """
+from torch import nn
+
+
+class Mixer(nn.Module):
+    def __init__(self, d_model, n_heads, layer_idx, n_layers):
+        super().__init__()
+        self.proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x, state=None):
+        x = self.proj(x)
+        y = SUM + (0 if state is None else state["sum"])
+        return y, {"sum": y[:, -1:].clone()}
+"""
+
+
 def command(name: str, *arguments: str) -> list[str]:
     module = {"launch-search": "linearch.launch", "linearch": "linearch.cli"}[name]
     return [sys.executable, "-m", module, *arguments]
@@ -158,6 +174,25 @@ def test_an_exported_architecture_decodes_elsewhere_as_it_was_trained(
     assert there.stdout.strip() == "ok", there.stderr
 
 
+def test_ones_own_mixers_are_measured_beside_the_baselines(tmp_path: Path) -> None:
+    whole = "x.mean(1, keepdim=True).expand_as(x)"
+    for name, read in (("running_sum", "x.cumsum(1)"), ("looks_ahead", whole)):
+        (tmp_path / f"{name}.py").write_text(RUNNING_SUM.replace("SUM", read))
+    small = {"baselines": ["gated_deltanet"], "recall.enabled": False, "ladder.elite": 0}
+    mixers = ("--mixer", "running_sum.py", "--mixer", "looks_ahead.py")
+    done = run(tmp_path, "launch-search", *mixers, *tiny_settings(**small), "--json")
+    assert done.returncode == 0, done.stderr
+    with Store.open(tmp_path / "runs" / "linearch.db", create=False) as store:
+        rows = {
+            row.name: row for row in store.queries.leaderboard(json.loads(done.stdout)["run_id"])
+        }
+    assert set(rows) == {"gated_deltanet", "running_sum", "looks_ahead"}
+    assert rows["running_sum"].val_bpb is not None
+    assert rows["running_sum"].origin == "file"
+    assert (rows["looks_ahead"].state, rows["looks_ahead"].val_bpb) == ("rejected", None)
+    assert "sees the future" in f"{rows['looks_ahead'].reason}"
+
+
 def test_a_killed_search_resumes_without_losing_or_doubling_a_trial(tmp_path: Path) -> None:
     driver = subprocess.Popen(
         command("launch-search", *tiny_settings(), "--max-candidates", "3", "--json"),
@@ -206,6 +241,7 @@ def test_a_killed_search_resumes_without_losing_or_doubling_a_trial(tmp_path: Pa
         (["--set", "data.corpus=/no/such/text"], 4, "/no/such/text"),
         (["--set", "workers.device=cuda"], 4, "--profile cpu"),
         (["--resume", "01NOSUCHRUN"], 2, "launch-search"),
+        (["--mixer", "no_such_mixer.py"], 2, "no_such_mixer.py cannot be read"),
         (["--set", 'baselines=["transformer"]'], 2, "transformer"),
     ],
 )

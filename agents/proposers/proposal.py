@@ -22,7 +22,7 @@ class Proposal:
     motivation: str
     expectation: str
     source: str
-    origin: str  # "grammar", "random", "llm" or "baseline"
+    origin: str  # "grammar", "random", "llm", "file" or "baseline"
     parents: tuple[tuple[str, ParentKind], ...] = ()  # (architecture id, how)
     genome: dict[str, Any] | None = None
     family: str | None = None  # e.g. "gated delta, scalar decay"
