@@ -137,6 +137,10 @@ class RecallConfig(Section):
         {}, description="what differs from a task's own sizes, by the task's name"
     )
     train_tokens: int = Field(524_288, ge=1, description="of each task")
+    learning_rates: tuple[float, ...] = Field(
+        (), description="tried on each task, the best counts; none: the best on the corpus"
+    )
+    seeds: int = Field(1, ge=1, description="trainings of each rate")
     batch_size: int = Field(32, ge=1)
     test_sequences: int = Field(256, ge=1)
 

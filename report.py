@@ -7,9 +7,11 @@ and the file behind it cannot disagree.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .errors import LinearchError
@@ -179,10 +181,17 @@ def _score(row: Mapping[str, Any], rung: int) -> str:
 
 
 def _solved(row: Mapping[str, Any], task: str) -> str:
-    """The share of right answers, the mean over trials."""
-    measured = [trial["metrics"].get(f"recall_{task}") for trial in row["trials"]]
-    known = [share for share in measured if share is not None]
-    return f"{sum(known) / len(known):.0%}" if known else _DASH
+    """The share of right answers at the best rate: the mean over seeds, and from where to where."""
+    by_rate: dict[float, list[float]] = defaultdict(list)
+    for trial in row["trials"]:
+        share = trial["metrics"].get(f"recall_{task}")
+        if share is not None:
+            by_rate[trial["learning_rate"]].append(share)
+    if not by_rate:
+        return _DASH
+    shares = max(by_rate.values(), key=fmean)
+    around = f" ({min(shares):.0%} to {max(shares):.0%})" if len(shares) > 1 else ""
+    return f"{fmean(shares):.0%}{around}"
 
 
 def _scaled(value: float | None, unit: int, digits: int) -> str:

@@ -112,7 +112,7 @@ def leaderboard_table(
 
 
 def _is_known_of(rows: Iterable[LeaderboardRow], field: str) -> bool:
-    return any(getattr(row, field) is not None for row in rows)
+    return any(getattr(row, field) not in (None, {}) for row in rows)
 
 
 def unscored_table(rows: Iterable[LeaderboardRow]) -> Table:
@@ -258,6 +258,11 @@ def _score(row: LeaderboardRow) -> str:
     return f"{row.val_bpb:.3f} ±{row.val_bpb_high - row.val_bpb:.3f}"
 
 
+def _recalled(row: LeaderboardRow) -> str:
+    """`mqar 83%, parity 51%`: the shares of right answers."""
+    return ", ".join(f"{task} {share:.0%}" for task, share in row.recall.items()) or _DASH
+
+
 def _origin(row: LeaderboardRow, is_tied: bool) -> str:
     del is_tied
     return "reference" if row.is_reference else row.origin
@@ -277,7 +282,9 @@ _COLUMNS = (
     ),
     _Column(heading="seeds", cell=lambda row, _: _whole(row.n_seeds), needs_width=180),
     _Column(heading="Δ baseline", cell=lambda row, _: _fixed(row.delta, "+.3f"), needs_width=140),
-    _Column(heading="recall", cell=lambda row, _: _fixed(row.recall_mqar, ".0%"), needs_width=115),
+    _Column(
+        heading="tasks", cell=lambda row, _: _recalled(row), needs_width=115, only_with="recall"
+    ),
     _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=127),
     _Column(heading="state", cell=lambda row, _: size(row.state_bytes)),
     _Column(heading="tokens/s", cell=lambda row, _: _whole(row.tokens_per_s)),

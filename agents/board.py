@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..db import RECALL
 from .fitness import PARETO, Yardstick, fitness_of, measure_yardstick
 from .proposers.proposal import Evidence, Measured
 
@@ -89,14 +90,15 @@ class Candidate:
         ]
         return min(scored, key=lambda trial: trial.val_bpb or 0.0, default=None)
 
-    def recall(self, seed: int) -> float | None:
-        """The best share recalled over learning rates; None before it was probed."""
-        found = [
-            trial.metrics.get("recall_mqar")
-            for key, trial in self.trials.items()
-            if key.task == "mqar" and key.seed == seed and trial.state == "done"
-        ]
-        return max((value for value in found if value is not None), default=None)
+    def recall(self, seed: int) -> dict[str, float]:
+        """By metric of each task that was probed, the best share over learning rates."""
+        found: dict[str, float] = {}
+        for key, trial in self.trials.items():
+            metric = f"{RECALL}{key.task}"
+            value = trial.metrics.get(metric)
+            if key.seed == seed and trial.state == "done" and value is not None:
+                found[metric] = max(value, found.get(metric, value))
+        return found
 
     def top_rung(self, seed: int, n_rungs: int) -> int | None:
         """The highest rung with a score."""
@@ -176,7 +178,7 @@ class Board:
             metrics = {
                 **candidate.sizes,
                 **(best.metrics if best else {}),
-                "recall_mqar": candidate.recall(self.seed) if is_believed else None,
+                **(candidate.recall(self.seed) if is_believed else {}),
             }
             yield Measured(
                 id=candidate.id,
