@@ -16,9 +16,11 @@ from typing import Protocol
 from .ray_pool import Finished, JudgeJob, TrialJob
 from .results import Judgement
 
-# What a reason holds where CUDA or one of its libraries failed, or the process is gone or stuck.
+# What a reason holds where CUDA or one of its libraries failed, or the process is gone, going (the
+# driver takes its time to release a GPU) or stuck.
 _PERHAPS_FROM_OUTSIDE = re.compile(
-    r"\bcu(da|blas|dnn|fft|rand|solver|sparse)|\((crashed|timeout|oom)\)", re.I
+    r"\bcu(da|blas|dnn|fft|rand|solver|sparse)|\((crashed|timeout|oom)\)|closed its connection",
+    re.I,
 )
 
 

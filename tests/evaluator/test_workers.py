@@ -12,8 +12,8 @@ import pytest
 from linearch.config import RunConfig, WorkerConfig
 from linearch.evaluator import workers
 from linearch.evaluator.company import CompanyPool
-from linearch.evaluator.ray_pool import Finished, JudgeJob
-from linearch.evaluator.results import GateResult, Judgement
+from linearch.evaluator.ray_pool import Finished, JudgeJob, _Worker
+from linearch.evaluator.results import GateResult, Judgement, TrialSpec
 
 SOUND = Judgement(results=(GateResult(gate="shape", passed=True),))
 UNSOUND = Judgement(results=(GateResult(gate="shape", passed=False, reason="CUDA error"),))
@@ -106,6 +106,18 @@ def test_a_service_lasts_as_long_as_the_workers_that_find_it(
     assert made.is_closed
     assert "quit" in (control / "asked").read_text()
     assert said == ["trials share the GPU under MPS"]
+
+
+def test_a_worker_hands_the_service_on_and_says_so_with_its_results(
+    config: RunConfig, spec: TrialSpec, tmp_path: Path
+) -> None:
+    mps = {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}
+    worker = _Worker(config.model_dump(), "cpu", str(tmp_path), mps)
+    try:
+        assert worker.trial(spec).environment["mps"] is True
+        assert worker._judge._sandbox._environment().items() >= mps.items()
+    finally:
+        worker._judge.close()
 
 
 def test_an_error_ends_workers_and_service(open_workers: Open, control: Path) -> None:
