@@ -49,6 +49,14 @@ def shared_gpu(environment: Mapping[str, str] | None = None) -> Iterator[dict[st
             _stop(ours)
 
 
+def has_served(variables: Mapping[str, str]) -> bool:
+    """Whether a process's CUDA has found the service: it starts a server for the first that does,
+    and CUDA that does not find it comes up without a word. Raises MpsUnavailable.
+    """
+    servers = _ask("get_server_list", {**os.environ, **variables}).split()
+    return any(server.isdigit() for server in servers)
+
+
 def find_control(environment: Mapping[str, str]) -> Path:
     """The program on the path or beside the driver's libraries; raises MpsUnavailable."""
     libraries = environment.get("LD_LIBRARY_PATH", "").split(":")

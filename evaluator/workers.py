@@ -10,7 +10,7 @@ from pathlib import Path
 from ..config import RunConfig
 from ..search_space.library import baseline_source
 from .company import CompanyPool, Pool
-from .mps import MpsUnavailable, shared_gpu
+from .mps import MpsUnavailable, has_served, shared_gpu
 from .ray_pool import JudgeJob, RayPool, without_secrets
 from .results import Judgement
 
@@ -40,11 +40,11 @@ def open_workers(
             mps = stack.enter_context(_service(say))
             if mps is not None:
                 shared = stack.enter_context(closing(start(mps)))
-                if (why := why_not_in_company(shared)) is None:
+                if (why := _why_not(shared, mps)) is None:
                     say("trials share the GPU under MPS")
                     yield CompanyPool(shared)
                     return
-                say(f"{_IN_TURNS}: under MPS a mixer of the library {why}")
+                say(f"{_IN_TURNS}: {why}")
                 stack.close()
         yield stack.enter_context(closing(start(None)))
 
@@ -77,10 +77,22 @@ def _service(say: Say) -> Iterator[Mapping[str, str] | None]:
                 say(str(error))
 
 
+def _why_not(pool: Pool, mps: Mapping[str, str]) -> str | None:
+    """Why trials cannot share the GPU after all, found by trying; None if they can. What the
+    sandbox refuses to CUDA under MPS must not be booked on candidates.
+    """
+    if (why := why_not_in_company(pool)) is not None:
+        return f"under MPS a mixer of the library {why}"
+    try:
+        with without_secrets():
+            return None if has_served(mps) else "CUDA does not find MPS in the sandbox"
+    except MpsUnavailable as error:
+        return str(error)
+
+
 def why_not_in_company(pool: Pool) -> str | None:
-    """Two workers judge a mixer of the library side by side, whose sandboxed children then have
-    trained under MPS; None if it is sound in both. What a sandbox refuses must not be booked on
-    candidates.
+    """Two workers judge a mixer of the library side by side, whose sandboxed children train on the
+    way; None if it is sound in both.
     """
     source = baseline_source(_KNOWN_SOUND)
     for number in range(min(_AT_ONCE, pool.slots)):

@@ -26,7 +26,7 @@ env >> "{folder}/environment"
 if [ "$1" = -d ]; then echo $$ > "$pid"; exit 0; fi
 read command
 echo "$command" >> "{folder}/asked"
-case $command in quit*) rm "$pid";; esac
+case $command in quit*) rm "$pid";; get_server_list) cat "{folder}/servers";; esac
 """
 
 
@@ -72,6 +72,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "nvidia-cuda-mps-control"
     program.write_text(_CONTROL.format(folder=tmp_path))
     program.chmod(0o755)
+    (tmp_path / "servers").write_text("4711\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
     return tmp_path
@@ -166,6 +167,15 @@ def test_where_a_known_mixer_does_not_run_under_mps_trials_take_turns(
     assert len(said) == 1
     assert said[0].startswith("trials take turns on the GPU")
     assert why in said[0]
+
+
+def test_where_no_child_has_found_the_service_trials_take_turns(
+    open_workers: Open, control: Path, said: list[str]
+) -> None:
+    (control / "servers").write_text("")
+    with open_workers(Pools()) as pool:
+        assert pool.mps is None
+    assert said == ["trials take turns on the GPU: CUDA does not find MPS in the sandbox"]
 
 
 def test_a_machine_without_mps_says_so_and_takes_turns(
