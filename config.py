@@ -226,6 +226,9 @@ class WorkerConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trials_at_once: int = Field(2, ge=1)
+    gpu_sharing: Literal["turns", "mps"] = Field(
+        "turns", description="how trials at once share a GPU: in turns, or by NVIDIA's MPS"
+    )
     threads_per_trial: int = Field(1, ge=1)
     memory_limit_mib: int = Field(4096, ge=256)
     trial_deadline_s: float = Field(600.0, gt=0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..config import RunConfig
 from ..db import Store
-from ..evaluator import Finished, JudgeJob, RayPool, TrialJob, TrialSpec
+from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
 from ..evaluator.results import Judgement, TrialResult
 from .board import Board, Candidate, Trial
 from .budget import Forecast
@@ -40,7 +40,7 @@ class Dispatcher:
         store: Store,
         run_id: str,
         board: Board,
-        pool: RayPool,
+        pool: Pool,
         gpu_share: float | None,
     ) -> None:
         self._config, self._store, self._run_id = config, store, run_id
