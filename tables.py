@@ -205,13 +205,14 @@ def print_replay_hint(which: str, store: str | None) -> None:
 
 
 def print_verification(found: Verification) -> None:
-    """Both numbers, how near they had to be, and what differs around them."""
-    repeated = _DASH if found.repeated_bpb is None else f"{found.repeated_bpb:.6f}"
-    verdict = "reproduced" if found.is_reproduced else "NOT reproduced"
-    allowed = _DASH if found.tolerance_bpb is None else f"{found.tolerance_bpb:.2g}"
+    """All numbers twice, how near they had to be, and what differs around them."""
     print(f"{found.name} (trial {found.trial_id})")
-    print(f"stored {found.stored_bpb:.6f}, repeated {repeated} bits per byte: {verdict}")
-    print(f"allowed difference {allowed}")
+    for number in found.numbers:
+        repeated = _fixed(number.repeated, ".6f")
+        verdict = "reproduced" if number.is_reproduced else "NOT reproduced"
+        allowed = _fixed(number.tolerance, ".2g")
+        print(f"{number.metric}: stored {number.stored:.6f}, repeated {repeated}: {verdict}")
+        print(f"    allowed difference {allowed}")
     for name, (then, now) in found.differences.items():
         print(f"differs: {name} was {then}, is {now}")
     if found.reason:
