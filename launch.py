@@ -34,7 +34,9 @@ def launch(
     config: Annotated[Path | None, typer.Option(help="TOML file laid over the profile.")] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="cpu, gpu, baselines or asi-arch; gpu where there is one, else cpu."),
+        typer.Option(
+            help="cpu, gpu, baselines, tasks, asi-arch; gpu where there is one, else cpu."
+        ),
     ] = None,
     settings: _Settings = None,
     store: Annotated[

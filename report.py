@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _DASH = "–"
 _OF_A_TRIAL = ("id", "task", "rung", "tokens", "seed", "learning_rate", "state", "reason", "device")
+_SAID_BY_MIXERS = ("proposer.kind", "budget.max_candidates")
 _STATISTICS = ("rank_correlation", "winners_curse", "comparison")
 _OF_A_ROW = (
     "id", "name", "origin", "is_reference", "family", "rank", "tie", "rung", "val_bpb",
@@ -102,8 +103,11 @@ def _command(run: RunRow) -> str:
         for name, value in _flat(run.config).items()
         if name in usual and usual[name] != value
     }
+    mixers = [f"--mixer {Path(file).name}" for file in others.pop("proposer.files", ())]
+    if mixers:
+        others = {name: others[name] for name in others if name not in _SAID_BY_MIXERS}
     settings = [f"--set {name}='{json.dumps(value)}'" for name, value in sorted(others.items())]
-    return " ".join([f"launch-search --profile {profile}", *settings])
+    return " ".join([f"launch-search --profile {profile}", *mixers, *settings])
 
 
 def _flat(table: Mapping[str, Any], under: str = "") -> dict[str, Any]:
