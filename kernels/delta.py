@@ -128,13 +128,35 @@ def chunk_oja(
         )
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
+    unfused = _why_not_fused(q, v, dtype)
+    if form == "triton" and unfused is not None:
+        raise ValueError(f"chunk_oja: {unfused}; form 'chunked' takes it")
+    form = choose_form(
+        form,
+        q.shape[1],
+        fused_on=None if unfused else q.device,
+        fused_is_best=_fused_oja_is_best(v),
+    )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, v, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
+    beta = beta.to(dtype)
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
     start = None if initial_state is None else initial_state.to(dtype)
-    run = oja_loop if choose_form(form, q.shape[1]) == "naive" else oja_chunks
-    o, state = run(q, k, v, beta, log_decay, start, scale)
+    if form == "triton" and v.dtype == torch.bfloat16:
+        dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
+    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    if form == "triton":
+        from .triton.oja import oja_fused  # needs a package that CPU-only machines may lack
+
+        o, state = oja_fused(q, k, v, beta, log_decay, start, scale)
+    else:
+        run = oja_loop if form == "naive" else oja_chunks
+        o, state = run(q, k, v, beta, log_decay, start, scale)
     return o.to(out_dtype), state
+
+
+def _fused_oja_is_best(v: Tensor) -> bool:
+    """Never, until its kernels have passed their tests on a GPU: then as `fused_is_best(v)`."""
+    return False
 
 
 def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
