@@ -23,6 +23,9 @@ from .packing import Packing
 from .precision import without_autocast, working_dtype
 
 LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
+# Whether calls of chunk_oja that name no form take Triton's on a GPU, and `linearch bench warm`
+# compiles it: not before its kernels have passed their tests (test_triton_oja_on_gpu.py) on one.
+FUSES_OJA_UNASKED: bool = False
 
 
 @without_autocast
@@ -135,7 +138,7 @@ def chunk_oja(
         form,
         q.shape[1],
         fused_on=None if unfused else q.device,
-        fused_is_best=_fused_oja_is_best(v),
+        fused_is_best=FUSES_OJA_UNASKED and fused_is_best(v),
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     beta = beta.to(dtype)
@@ -152,11 +155,6 @@ def chunk_oja(
         run = oja_loop if form == "naive" else oja_chunks
         o, state = run(q, k, v, beta, log_decay, start, scale)
     return o.to(out_dtype), state
-
-
-def _fused_oja_is_best(v: Tensor) -> bool:
-    """Never, until its kernels have passed their tests on a GPU: then as `fused_is_best(v)`."""
-    return False
 
 
 def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:

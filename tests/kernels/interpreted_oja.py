@@ -33,6 +33,8 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "the output alone": (65, 16, 16, "scalar", "mild", {"final": False}),
     "the state alone": (65, 16, 16, "channel", "mild", {"output": False}),
     "no initial state": (65, 16, 16, "channel", "mild", {"start": False}),
+    "slices of one tensor": (65, 16, 16, "channel", "mild", {"slices": True}),
+    "elements of a row apart": (65, 16, 24, "scalar", "mild", {"apart": True}),
     "long values, weak": (33, 16, 16, "scalar", "mild", {"length": 100.0}),
     "bfloat16, narrow": (70, 16, 16, "channel", "mild", {"dtype": torch.bfloat16}),
     "bfloat16, narrow values, no gate": (130, 40, 24, None, "0", {"dtype": torch.bfloat16}),
@@ -68,6 +70,11 @@ def errors(
     x["v"], x["beta"] = length_of_v * x["v"], x["beta"] / length_of_v**2
     dtype = options.get("dtype", torch.float32)
     x |= {name: x[name].to(dtype) for name in ("q", "k", "v")}
+    if options.get("slices"):
+        packed = torch.cat([x["q"], x["k"], x["v"]], dim=2)
+        x |= zip("qkv", packed.chunk(3, dim=2), strict=True)
+    if options.get("apart"):
+        x |= {name: x[name].mT.contiguous().mT for name in ("q", "k", "v", "initial_state")}
     used = [options.get("output", True), options.get("final", True)]
     wanted = results({n: t.double() for n, t in x.items()}, "naive", used)
     got = results(x, "triton", used)
@@ -76,7 +83,7 @@ def errors(
 
 def results(x: dict[str, Tensor], form: Any, used: list[bool]) -> dict[str, Tensor]:
     """used: whether the loss has the output in it, and the final state."""
-    inputs = {name: t.clone().requires_grad_() for name, t in x.items()}
+    inputs = {name: t.detach().requires_grad_() for name, t in x.items()}
     o, state = chunk_oja(**inputs, form=form)
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(t.shape, generator=generator).to(t) for t in (o, state)]
