@@ -5,6 +5,7 @@ w(t, s) the decay between two tokens and G its log summed from the start:
     o_t = scale (e^G_t M q_t + sum_{s <= t} w(t, s) (q_t . u_s) v_s)
     dq_t = scale (M^T e^G_t do_t + sum_{s <= t} (do_t . w(t, s) v_s) u_s)
 So outputs are read from the states that the corrections were made for, as those were rounded.
+What they add to it, u and the pairs q . u, are taken in two bfloat16 parts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import triton
 import triton.language as tl
 
 from .delta_pull import decays_since
+from .oja_sweep import lost_in
 from .tiles import load_tile, power_of_two, product, row_of, store_tile
 
 
@@ -52,7 +54,10 @@ def outputs_kernel(
         vc = load_tile(c_at, rows, along_k, H * K, left, k_left, EVEN_K)
         vs = load_tile(states_at + begin, along_v, along_k, K, v_left, k_left, EVEN_K)
         out += product(vq, tl.trans(vs), PRECISION)
-        pairs += product(vq, tl.trans((vc * strength[:, None]).to(dtype)), PRECISION)
+        written = tl.trans(vc * strength[:, None])
+        pairs += product(vq, written.to(dtype), PRECISION)
+        if dtype == tl.bfloat16:
+            pairs += product(vq, lost_in(dtype, written), PRECISION)
     out *= scale
     pairs = tl.where(rows[:, None] >= rows[None, :], pairs * scale, 0.0)
 
@@ -70,8 +75,11 @@ def outputs_kernel(
             at_middle = tl.load(sums_at + (C // 2 - 1) * V + along_v, mask=inside, other=0.0)
             apart = (summed - tl.floor(at_middle)[None, :]).to(tl.float32)
             given = (vv * power_of_two(-apart)).to(dtype)
-            below = tl.where(rows[:, None] > rows[None, :], pairs, 0.0).to(dtype)
-            out += product(below, given, PRECISION) * power_of_two(apart)
+            below = tl.where(rows[:, None] > rows[None, :], pairs, 0.0)
+            near = product(below.to(dtype), given, PRECISION)
+            if dtype == tl.bfloat16:
+                near += product(lost_in(dtype, below), given, PRECISION)
+            out += near * power_of_two(apart)
         diagonal = rows[:, None] == rows[None, :]
         out += tl.sum(tl.where(diagonal, pairs, 0.0), 1)[:, None] * vv
     else:
@@ -81,6 +89,8 @@ def outputs_kernel(
             pairs *= power_of_two(tl.minimum(between, 0.0))
             out *= power_of_two(summed.to(tl.float32))[:, None]
         out += product(pairs.to(dtype), vv, PRECISION)
+        if dtype == tl.bfloat16:
+            out += product(lost_in(dtype, pairs), vv, PRECISION)
     o_at = o_ptr + token * V + i_v * BV
     store_tile(o_at, out, rows, along_v, H * V, left, v_left, EVEN_V)
 

@@ -19,6 +19,12 @@ import triton.language as tl
 from .tiles import load_tile, not_hoisted, power_of_two, product, store_tile
 
 
+@triton.jit
+def lost_in(DTYPE: tl.constexpr, x):
+    """What of x in float32 its rounding to DTYPE leaves out, in DTYPE."""
+    return (x - x.to(DTYPE).to(tl.float32)).to(DTYPE)
+
+
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def corrections_kernel(
     giving_ptr, erasing_ptr, k_ptr, beta_ptr, sums_ptr, z_ptr, start_ptr,
@@ -84,11 +90,9 @@ def corrections_kernel(
         if GATE == 2:
             total = tl.load(sums_at + (C - 1) * V + along_v, mask=along_v < V, other=0.0)
             state *= power_of_two(total.to(tl.float32))[:, None]
-        rounded = written.to(dtype)
-        state += product(tl.trans(giving), rounded, PRECISION)
+        state += product(tl.trans(giving), written.to(dtype), PRECISION)
         if dtype == tl.bfloat16:
-            rest = (written - rounded.to(tl.float32)).to(dtype)
-            state += product(tl.trans(giving), rest, PRECISION)
+            state += product(tl.trans(giving), lost_in(dtype, written), PRECISION)
         giving_at += C * v_t
         erasing_at += C * v_t
         k_at += C * k_t
