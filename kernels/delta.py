@@ -115,6 +115,7 @@ def chunk_oja(
 
     q, k: [B, T, H, K]; v: [B, T, H, V]; beta: [B, T, H] in 0 to 2.
     log_decay: [H], [B, T, H] or, one for each value channel, [B, T, H, V].
+    form: Triton's is taken where it is asked for, not by itself on a GPU.
     Otherwise as `chunk_delta` with one step a token.
     """
     packing = _check_oja(q, k, v, beta, log_decay, initial_state, cu_seqlens)
