@@ -68,3 +68,11 @@ def test_one_constant_says_whether_a_gpu_takes_it_unasked(
     q, k, v = torch.randn(3, 1, 3, 2, 4, dtype=torch.bfloat16).unbind()
     chunk_oja(q, k, v, torch.rand(1, 3, 2))
     assert found == [taken]
+
+
+@needs_triton
+def test_it_is_compiled_beforehand_where_it_is_taken_unasked() -> None:
+    from linearch.kernels.triton.warm import cases
+
+    planned = any(case.operation == "oja" for case in cases())
+    assert planned == delta.FUSES_OJA_UNASKED

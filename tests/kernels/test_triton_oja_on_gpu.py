@@ -127,15 +127,11 @@ def cuda_inputs(kind: str | None) -> dict[str, Tensor]:
     return x
 
 
-def loss(x: dict[str, Tensor]) -> Tensor:
-    o, state = chunk_oja(**x, form="triton")
-    return o.float().square().sum() + state.square().sum()
-
-
 def step(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
     leaves = [t for t in x.values() if t.requires_grad]
     o, state = chunk_oja(**x, form="triton")
-    return o.detach(), state.detach(), *torch.autograd.grad(loss(x), leaves)
+    loss = o.float().square().sum() + state.square().sum()
+    return o.detach(), state.detach(), *torch.autograd.grad(loss, leaves)
 
 
 @pytest.mark.parametrize("kind", [None, *SHAPES])
@@ -186,6 +182,11 @@ def test_a_training_step_is_compiled_as_one_graph(
     kind: str | None, relative_error: Callable[[Tensor, Tensor], float]
 ) -> None:
     x = {name: t.requires_grad_() for name, t in cuda_inputs(kind).items()}
+
+    def loss(x: dict[str, Tensor]) -> Tensor:
+        o, state = chunk_oja(**x, form="triton")
+        return o.float().square().sum() + state.square().sum()
+
     leaves = list(x.values())
     wanted = torch.autograd.grad(loss(x), leaves)
     got = torch.autograd.grad(torch.compile(loss, fullgraph=True)(x), leaves)
