@@ -24,6 +24,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
+from ..delta import FUSES_OJA_UNASKED
 from .convolution import has_fused_heads
 
 Dims = tuple[int, int]  # K, V
@@ -33,7 +34,7 @@ DTYPES = (torch.bfloat16, torch.float32)
 WIDTHS = (32, 64, 128, 256, 512, 1024)  # of what is normalised
 _LENGTHS = (128, 512)  # one segment, and several
 # Product is delta with two steps a token; erase is product with an erase key of its own.
-_RECURRENCES = ("decay", "delta", "product", "erase")
+_RECURRENCES = ("decay", "delta", "product", "erase", *(("oja",) if FUSES_OJA_UNASKED else ()))
 _TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
 # By function: whether a bias, whether a rate. A gate is in float32; what has neither, as x too.
@@ -232,16 +233,20 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     """One pass forward, from a state or none, and one backward through the output."""
     from .decay import decay_fused
     from .delta import delta_fused
+    from .oja import oja_fused
 
     rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
     steps = (2, case.length * (2 if case.operation in _TWO_STEPS else 1), 2)
     q, k = (leaf(*shape, case.dim, dtype=case.dtype) for shape in (rows, steps))
     v = leaf(*steps, case.value_dim, dtype=case.dtype)
-    shapes = {"scalar": rows, "channel": (*rows, case.dim)}
+    channels = case.value_dim if case.operation == "oja" else case.dim
+    shapes = {"scalar": rows, "channel": (*rows, channels)}
     gate = None if case.gate is None else _leaf(with_grad and learns_gate, *shapes[case.gate])
     start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
         o, _ = decay_fused(q, k, v, gate, None, start, 1.0)
+    elif case.operation == "oja":
+        o, _ = oja_fused(q, k, v, leaf(*steps), gate, start, 1.0)
     else:
         erase = leaf(*steps, case.dim, dtype=case.dtype) if case.operation == "erase" else None
         o, _ = delta_fused(q, k, v, leaf(*steps), gate, erase, start, 1.0)
