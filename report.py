@@ -28,7 +28,7 @@ _STATISTICS = ("rank_correlation", "winners_curse", "comparison")
 _OF_A_ROW = (
     "id", "name", "origin", "is_reference", "family", "rank", "tie", "rung", "val_bpb",
     "val_bpb_low", "val_bpb_high", "n_seeds", "val_bpb_by_rung", "delta", "test_bpb", "n_params",
-    "state_bytes", "tokens_per_s", "peak_memory_bytes", "learning_rate",
+    "flops_per_token", "state_bytes", "tokens_per_s", "peak_memory_bytes", "learning_rate",
 )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def _table(architectures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rungs = sorted({int(rung) for row in architectures for rung in row["val_bpb_by_rung"]})
     tasks = sorted({trial["task"] for row in architectures for trial in row["trials"]} - {"corpus"})
     headings = ["rank", "architecture", "by", *(f"rung {rung}" for rung in rungs), *tasks]
-    headings += ["seeds", "parameters", "state, KiB", "k tokens/s"]
+    headings += ["seeds", "parameters", "MFLOP/token", "state, KiB", "k tokens/s", "peak, MiB"]
     tied = [row["tie"] for row in architectures]
     yield f"| {' | '.join(headings)} |"
     yield "|" + "---|" * len(headings)
@@ -163,8 +163,10 @@ def _table(architectures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             *(_solved(row, task) for task in tasks),
             str(row["n_seeds"]),
             f"{row['n_params']:,}",
+            _scaled(row.get("flops_per_token"), 1_000_000, 2),
             _scaled(row["state_bytes"], 1024, 1),
             _scaled(row["tokens_per_s"], 1000, 0),
+            _scaled(row.get("peak_memory_bytes"), 1 << 20, 0),
         ]
         yield f"| {' | '.join(cells)} |"
 

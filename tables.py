@@ -287,8 +287,10 @@ _COLUMNS = (
         heading="tasks", cell=lambda row, _: _recalled(row), needs_width=115, only_with="recall"
     ),
     _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=127),
+    _Column(heading="kFLOP/token", cell=lambda row, _: _kilo(row.flops_per_token), needs_width=150),
     _Column(heading="state", cell=lambda row, _: size(row.state_bytes)),
     _Column(heading="tokens/s", cell=lambda row, _: _whole(row.tokens_per_s)),
+    _Column(heading="memory", cell=lambda row, _: size(row.peak_memory_bytes), needs_width=185),
     _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=170),
 )
 
@@ -335,6 +337,10 @@ def _short(value: Any) -> str:
 
 def _fixed(value: float | None, form: str) -> str:
     return _DASH if value is None else format(value, form)
+
+
+def _kilo(value: float | None) -> str:
+    return _whole(None if value is None else value / 1000)
 
 
 def _whole(value: float | None) -> str:

@@ -14,6 +14,8 @@ from ..db import RECALL
 from .fitness import PARETO, Yardstick, fitness_of, measure_yardstick
 from .proposers.proposal import Evidence, Measured
 
+SIZES = ("n_params", "flops_per_token", "state_bytes")  # what a judgement measures
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialKey:
@@ -61,7 +63,7 @@ class Candidate:
     state: str = "proposed"  # and judging, rejected, sound, measured, failed, quarantined
     reason: str | None = None
     mlp_width: int | None = None
-    sizes: dict[str, float | None] = field(default_factory=dict)  # n_params, state_bytes
+    sizes: dict[str, float | None] = field(default_factory=dict)  # of SIZES
     is_released: bool = False  # from quarantine, by an audit that passed
     attempts: int = 0  # judgements that the machinery, not the candidate, spoiled
     trials: dict[TrialKey, Trial] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from ..config import RunConfig
 from ..db import Store
 from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
 from ..evaluator.results import Judgement, TrialResult
-from .board import Board, Candidate, Trial
+from .board import SIZES, Board, Candidate, Trial
 from .budget import Forecast
 from .elite import open_fresh_seeds
 from .schedule import Wanted, parent_checkpoint, wanted_trials
@@ -214,7 +214,7 @@ class Dispatcher:
             return Ended(candidate=candidate, note=note, is_trial=False, infra_error=error or "")
         self._store.record_judgement(candidate.id, judgement)
         candidate.mlp_width = judgement.mlp_width
-        candidate.sizes = {"n_params": judgement.n_params, "state_bytes": judgement.state_bytes}
+        candidate.sizes = {name: getattr(judgement, name) for name in SIZES}
         failure = judgement.failure
         if failure is None:
             candidate.state = "sound"

@@ -18,6 +18,7 @@ OBJECTIVES: dict[str, Direction] = {
     "tokens_per_s": "max",
     "peak_memory_bytes": "min",
     "n_params": "min",
+    "flops_per_token": "min",
 }
 
 

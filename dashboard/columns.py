@@ -73,6 +73,7 @@ def scored_frame(
             "pareto_rank": row.pareto_rank,
             **{f"{RECALL}{task}": share for task, share in row.recall.items()},
             "n_params": row.n_params,
+            "flops_per_token": row.flops_per_token,
             "state_bytes": row.state_bytes,
             "tokens_per_s": row.tokens_per_s,
             "peak_memory_bytes": row.peak_memory_bytes,
@@ -138,6 +139,9 @@ def scored_columns(baseline: str, tasks: Sequence[str]) -> dict[str, Any]:
             for task in tasks
         },
         "n_params": column.NumberColumn("parameters", format="localized"),
+        "flops_per_token": column.NumberColumn(
+            "FLOPs/token", format="compact", help="Of a training step, forward and backward."
+        ),
         "state_bytes": column.NumberColumn("state", format="bytes", help="Of one sequence."),
         "tokens_per_s": column.NumberColumn("tokens/s", format="localized", help="In training."),
         "peak_memory_bytes": column.NumberColumn("peak memory", format="bytes"),

@@ -17,6 +17,7 @@ COSTS = {  # objective: axis title
     "state_bytes": "state (bytes a sequence)",
     "tokens_per_s": "training speed (tokens/s)",
     "n_params": "parameters",
+    "flops_per_token": "training (operations a token)",
     "peak_memory_bytes": "peak memory (bytes)",
 }
 

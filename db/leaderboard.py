@@ -22,7 +22,15 @@ _TRIAL = (
 )
 _SHOWN = (
     *("id", "number", "name", "motivation", "origin", "state", "is_reference", "family"),
-    *("pattern", "n_params", "state_bytes", "reason", "rejected_by", "created_at"),
+    *(
+        "pattern",
+        "n_params",
+        "flops_per_token",
+        "state_bytes",
+        "reason",
+        "rejected_by",
+        "created_at",
+    ),
 )
 
 

@@ -81,6 +81,7 @@ class LeaderboardRow:
     peak_memory_bytes: float | None = None
     recall: dict[str, float] = field(default_factory=dict)  # by task: the share of right answers
     n_params: int | None = None
+    flops_per_token: float | None = None
     state_bytes: int | None = None
     trial_id: str | None = None
     trial_ids: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ METRICS = {
     "step_time_s": Metric("seconds a step", 4),
     "peak_memory_bytes": Metric("bytes"),
     "n_params": Metric("parameters"),
+    "flops_per_token": Metric("operations a token in training"),
     "train_wall_s": Metric("seconds of training", 1),
 }
 _RECALL = Metric("share of right answers", 3)
