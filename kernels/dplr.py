@@ -37,8 +37,8 @@ def chunk_dplr(
 ) -> tuple[Tensor, Tensor]:
     """Write v under k and, under b, what the state before held under a.
 
-    q, k, a, b: [B, T, H, K]; v: [B, T, H, V]. With |exp(g) + a . b| above 1 the state may grow
-    without bound.
+    q, k, a, b: [B, T, H, K]; v: [B, T, H, V]. The state grows without bound where
+    diag(exp(g)) + b a^T stretches it.
     log_decay: natural log, 0 or below: [H] constant, [B, T, H] or [B, T, H, K].
     scale: of q, K**-0.5 if None. initial_state: [B, H, K, V].
     cu_seqlens: [N + 1], where N sequences packed into B = 1 begin and end; states have N rows.

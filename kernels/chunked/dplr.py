@@ -1,11 +1,11 @@
-"""Chunked torch form of `chunk_dplr`: what is removed is found as the delta rule's corrections are.
+"""Chunked torch form of `chunk_dplr`: c is found as the delta rule's corrections are.
 
-For each chunk, in the words of `gates`, with `later` moving rows one token on (token t reads S_{t-1},
-which is what a read at t - 1 after its writes would see, undecayed) and a' holding the next rows of a:
-    c = later(scores(a', b)) c + later(scores(a', k)) v + later(entering(a')) S_n
+Token t reads S_{t-1}, before the decay: what a query of token t - 1 would read. So scores are taken
+of the next token's a, and moved a token later. In the words of `gates`, for each chunk:
+    c = later(scores(next_a, b)) c + later(scores(next_a, k)) v + later(entering(next_a)) S_n
     o = scores(q, b) c + scores(q, k) v + entering(q) S_n
     S_{n+1} = total S_n + leaving(b)^T c + leaving(k)^T v
-A chunk's first token reads S_n itself. The gradients are written out, as for the other recurrences.
+where a chunk's first token reads S_n itself. The gradients are written out, as elsewhere.
 """
 
 from __future__ import annotations
@@ -123,12 +123,12 @@ class _Dplr(torch.autograd.Function):
 
 
 def _earlier(x: Tensor) -> Tensor:
-    """[M, C, D] with each row in the place of the one before it, zeros in the last."""
+    """[M, C, D] with each row where the one before it was, zeros in the last."""
     return F.pad(x[:, 1:], (0, 0, 0, 1))
 
 
 def _later(x: Tensor, *, first: Tensor | None = None) -> Tensor:
-    """[M, C, D] with each row in the place of the one after it, and `first`'s first row or zeros."""
+    """[M, C, D] with each row where the one after it was, the first of `first` or zeros."""
     moved = F.pad(x[:, :-1], (0, 0, 1, 0))
     if first is not None:
         moved[:, 0] = first[:, 0]
