@@ -154,7 +154,7 @@ def pull_kernel(
         if is_strong:
             near = tl.zeros((C, BK), dtype=tl.float32)
             for s in range(C):
-                weights = _decays_since(summed, rows, s, pairs_q)
+                weights = decays_since(summed, rows, s, pairs_q)
                 near += weights * row_of(vk, rows, s)[None, :]
             up += vq * near
         else:
@@ -185,7 +185,7 @@ def pull_kernel(
         if is_strong:
             near = tl.zeros((C, BK), dtype=tl.float32)
             for s in range(C):
-                weights = _decays_since(summed, rows, s, pairs_p)
+                weights = decays_since(summed, rows, s, pairs_p)
                 near += weights * row_of(vk, rows, s)[None, :]
             up += vp * near
         else:
@@ -220,8 +220,8 @@ def pull_kernel(
         if is_strong:
             near = tl.zeros((C, BK), dtype=tl.float32)
             for s in range(C):
-                weights = _decays_since(summed, rows, s, pairs_q) * vq
-                weights += _decays_since(summed, rows, s, pairs_p) * vp
+                weights = decays_since(summed, rows, s, pairs_q) * vq
+                weights += decays_since(summed, rows, s, pairs_p) * vp
                 near = tl.where(rows[:, None] == s, tl.sum(weights, 0)[None, :], near)
             up -= vk * near
         else:
@@ -276,7 +276,7 @@ def _within(own, x, STEPS: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _decays_since(summed, rows, s, pairs):
+def decays_since(summed, rows, s, pairs):
     """w(t, s) pairs[t, s] for t > s, each channel's, [C, BK]."""
     g_s = tl.sum(tl.where(rows[:, None] == s, summed, 0.0), 0)
     since = tl.minimum((summed - g_s[None, :]).to(tl.float32), 0.0)
