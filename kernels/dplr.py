@@ -22,9 +22,9 @@ from .naive.dplr import dplr_loop
 from .packing import Packing
 from .precision import without_autocast, working_dtype
 
-# Its results have not been compared with the loop's on a chip: until then it runs where it is asked
-# for, and a GPU takes two delta steps a token in its place, which were.
-_FUSED_RAN_ON_A_GPU = False
+# The Triton form's results have not been compared with the loop's on a chip. Until they are, it runs
+# where it is asked for, and a GPU takes two delta steps a token in its place, which were compared.
+FUSED_IS_CHECKED = False
 _STRONGEST_STEP = 40.0  # log decay of a token as two delta steps, which hold exp of it
 
 
@@ -73,7 +73,7 @@ def chunk_dplr(
     fuses = dtype == torch.float32 and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
     fused_on = q.device if fuses else None
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
-    chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=_FUSED_RAN_ON_A_GPU)
+    chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=FUSED_IS_CHECKED and fused_is_best(v))
     if form is None and chosen == "chunked" and _delta_steps_are_best(v, fused_on):
         return _delta_steps(q, k, v, a, b, log_decay, scale, initial_state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

@@ -80,12 +80,13 @@ def main() -> None:
         cross_entropy,
         decay,
         delta,
+        dplr,
         gating,
         norm,
     )
 
     look_up_instead_of_launching()
-    for module in (attention, convolution, cross_entropy, decay, delta, gating, norm):
+    for module in (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm):
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True
     layers._has_fast_widths = lambda x: True

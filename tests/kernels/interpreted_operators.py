@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from linearch.kernels.triton import gating, norm, residual_norm
+from linearch.kernels.triton import dplr, gating, norm, residual_norm
 
 
 def leaf(*shape: int) -> Tensor:
@@ -20,7 +20,16 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
     x, y = wide.detach().chunk(2, dim=1)
     scale = weight.detach()
+    q, k, a, b, gates = (leaf(1, 3, 1, 4) for _ in range(5))
+    streams = (q, k, leaf(1, 3, 1, 5), a, b)
+    kept = dplr._forward_op(*streams, gates, None, 1.0, True)
+    o, _, *kept = (t.detach() for t in kept)
     return {
+        "two streams": (dplr._forward_op, (*streams, gates, None, 1.0, True)),
+        "two streams' gradient": (
+            dplr._backward_op,
+            (*(t.detach() for t in streams), kept, o, None, 1.0, True, True),
+        ),
         "product": (gating._product_op, (leaf(5, 12), leaf(5, 12), True)),
         "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
         "swiglu": (gating._swiglu_op, (wide,)),
