@@ -16,14 +16,14 @@ from torch import Tensor
 from .checks import Arguments
 from .chunked.dplr import dplr_chunks
 from .decay import fused_is_best, per_token
-from .delta import LARGEST_FUSED_DIM, chunk_delta
+from .delta import chunk_delta, why_not_fused
 from .forms import Form, choose_form
 from .naive.dplr import dplr_loop
 from .packing import Packing
 from .precision import without_autocast, working_dtype
 
-# The Triton form's results have not been compared with the loop's on a chip. Until they are, it runs
-# where it is asked for, and a GPU takes two delta steps a token in its place, which were compared.
+# No chip has yet compared the Triton form's results with the loop's. Until then it runs where it is
+# asked for, and a GPU takes two delta steps a token in its place, which were compared.
 FUSED_IS_CHECKED = False
 _STRONGEST_STEP = 40.0  # log decay of a token as two delta steps, which hold exp of it
 
@@ -70,10 +70,13 @@ def chunk_dplr(
         )
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, a, b, initial_state), v.dtype
-    fuses = dtype == torch.float32 and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
-    fused_on = q.device if fuses else None
+    unfused = why_not_fused(q, v, dtype)
+    if form == "triton" and unfused is not None:
+        raise ValueError(f"chunk_dplr: {unfused}; form 'chunked' takes it")
+    fused_on = None if unfused else q.device
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
-    chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=FUSED_IS_CHECKED and fused_is_best(v))
+    is_best = FUSED_IS_CHECKED and fused_is_best(v)
+    chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=is_best)
     if form is None and chosen == "chunked" and _delta_steps_are_best(v, fused_on):
         return _delta_steps(q, k, v, a, b, log_decay, scale, initial_state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

@@ -34,9 +34,9 @@ def solved(system, strength, C: tl.constexpr, OPERANDS: tl.constexpr, PRECISION:
 
 
 @triton.jit
-def solved_for(DTYPE: tl.constexpr, system, strength, C: tl.constexpr, PRECISION: tl.constexpr):
-    """Z where results are rounded to DTYPE."""
-    if DTYPE == tl.bfloat16:
+def solved_for(dtype: tl.constexpr, system, strength, C: tl.constexpr, PRECISION: tl.constexpr):
+    """Z where results are rounded to dtype."""
+    if dtype == tl.bfloat16:
         # Float16 is as exact as tf32 and twice as fast; it overflows for keys far from unit norm.
         rows = tl.arange(0, C)
         z = solved(system, strength, C, tl.float16, PRECISION)

@@ -81,7 +81,7 @@ def pull_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE_GRAD: tl.constexpr,
     EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One after the other, since few of their tiles fit into the registers together."""
+    """One after the other, pairs read twice, since few tiles fit into the registers together."""
     pid = tl.program_id(0)
     parts = tl.cdiv(K, BK)
     i_k = pid % parts
@@ -116,10 +116,6 @@ def pull_kernel(
     va = load_tile(a_at, next_rows, along_k, a_t, left, k_left, EVEN_K).to(dtype)
     vb = load_tile(b_at, rows, along_k, b_t, left, k_left, EVEN_K).to(dtype)
     square = at * C * C
-    qk, own_qk = _parted(pairs_qk_ptr + square, rows, C)
-    qb, own_qb = _parted(pairs_qb_ptr + square, rows, C)
-    ak, own_ak = _parted(pairs_ak_ptr + square, rows, C)
-    ab, own_ab = _parted(pairs_ab_ptr + square, rows, C)
     sums_at = sums_ptr + at * C * K + i_k * BK
     summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
     inside = along_k < k_left
@@ -135,9 +131,11 @@ def pull_kernel(
         vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
         grad += product(vdo, tl.trans(vs), PRECISION)
     grad *= scale * power_of_two(summed.to(tl.float32))
+    qk, own_k = _parted(pairs_qk_ptr + square, rows, C)
+    qb, own_b = _parted(pairs_qb_ptr + square, rows, C)
     near, up = _of_reader(vq, vk, vb, qk, qb, summed, apart, is_strong, C, PRECISION)
     up += vq * grad
-    grad += near + own_qk * vk + own_qb * vb
+    grad += near + own_k * vk + own_b * vb
     store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
     grad = tl.zeros((C, BK), dtype=tl.float32)  # of a
@@ -148,9 +146,11 @@ def pull_kernel(
         vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
         grad += product(vdr, tl.trans(vs), PRECISION)
     grad *= tl.where(is_pair, power_of_two(summed.to(tl.float32)), 1.0)
+    ak, own_k = _parted(pairs_ak_ptr + square, rows, C)
+    ab, own_b = _parted(pairs_ab_ptr + square, rows, C)
     near, of_pairs = _of_reader(va, vk, vb, ak, ab, summed, apart, is_strong, C, PRECISION)
     up += of_pairs + tl.where(is_pair, va * grad, 0.0)
-    grad += near + own_ak * vk + own_ab * vb
+    grad += near + own_k * vk + own_b * vb
     store_tile(da_ptr + out_place, grad, next_rows, along_k, H * K, left, k_left, EVEN_K)
 
     till_end = power_of_two((total[None, :] - summed).to(tl.float32))
@@ -166,9 +166,11 @@ def pull_kernel(
             passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
     grad *= till_end
     down = vk * grad
+    qk, own_q = _parted(pairs_qk_ptr + square, rows, C)
+    ak, own_a = _parted(pairs_ak_ptr + square, rows, C)
     near, of_pairs = _of_writer(vk, vq, va, qk, ak, summed, apart, is_strong, C, PRECISION)
     up -= of_pairs
-    grad += near + own_qk * vq + own_ak * va
+    grad += near + own_q * vq + own_a * va
     store_tile(dk_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
     grad = tl.zeros((C, BK), dtype=tl.float32)  # of b
@@ -180,9 +182,11 @@ def pull_kernel(
         grad += product(vc, tl.trans(vd), PRECISION)
     grad *= till_end
     down += vb * grad
+    qb, own_q = _parted(pairs_qb_ptr + square, rows, C)
+    ab, own_a = _parted(pairs_ab_ptr + square, rows, C)
     near, of_pairs = _of_writer(vb, vq, va, qb, ab, summed, apart, is_strong, C, PRECISION)
     up -= of_pairs
-    grad += near + own_qb * vq + own_ab * va
+    grad += near + own_q * vq + own_a * va
     store_tile(db_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
     if GATE_GRAD:

@@ -58,29 +58,29 @@ def forward_kernel(
     for _ in range(chunks):
         rows = not_hoisted(tl.arange(0, C), left)
         reads = rows[:, None] >= rows[None, :]
-        vw = load_tile(reading_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vq = load_tile(asking_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vk = load_tile(giving_k_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vb = load_tile(giving_b_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vv = load_tile(v_at, rows, along_v, v_t, left, v_left, EVEN_V).to(dtype)
-        vy = load_tile(y_ptr + square, rows, tl.arange(0, C), C, C, C, True)
-        scores_k = load_tile(scores_k_ptr + square, rows, tl.arange(0, C), C, C, C, True)
-        scores_b = load_tile(scores_b_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         held = state.to(dtype)
         if SAVE:
             store_tile(states_at, held, along_k, along_v, V, K, v_left, EVEN_V)
+        vw = load_tile(reading_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         found = product(vw, held, PRECISION)
+        vv = load_tile(v_at, rows, along_v, v_t, left, v_left, EVEN_V).to(dtype)
+        vy = load_tile(y_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         found += product(vy, vv, PRECISION)
         found = found.to(dtype)
         if SAVE:
             store_tile(c_ptr + columns_at, found, rows, along_v, H * V, left, v_left, EVEN_V)
+        vq = load_tile(asking_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         out = product(vq, held, PRECISION)
+        scores_k = load_tile(scores_k_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         out += product(tl.where(reads, scores_k, 0.0), vv, PRECISION)
+        scores_b = load_tile(scores_b_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         out += product(tl.where(reads, scores_b, 0.0), found, PRECISION)
         store_tile(o_ptr + columns_at, out * scale, rows, along_v, H * V, left, v_left, EVEN_V)
         total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < K, other=0.0)
         state *= power_of_two(total.to(tl.float32))[:, None]
+        vk = load_tile(giving_k_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         state += product(tl.trans(vk), vv, PRECISION)
+        vb = load_tile(giving_b_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         state += product(tl.trans(vb), found, PRECISION)
         rows_at += C * H * K
         columns_at += C * H * V
@@ -131,29 +131,29 @@ def backward_kernel(
     for _ in range(chunks):
         rows = not_hoisted(tl.arange(0, C), left)
         reads = rows[:, None] >= rows[None, :]
-        vw = load_tile(reading_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vq = load_tile(asking_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vk = load_tile(giving_k_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vb = load_tile(giving_b_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
-        vdo = load_tile(do_at, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
-        vy = load_tile(y_ptr + square, rows, tl.arange(0, C), C, C, C, True)
-        scores_k = load_tile(scores_k_ptr + square, rows, tl.arange(0, C), C, C, C, True)
-        scores_b = load_tile(scores_b_ptr + square, rows, tl.arange(0, C), C, C, C, True)
-        scores_k = tl.where(reads, scores_k, 0.0)
-        scores_b = tl.where(reads, scores_b, 0.0)
         held = dstate.to(dtype)
         store_tile(dstates_at, held, along_k, along_v, V, K, v_left, EVEN_V)
+        vdo = load_tile(do_at, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
+        scores_b = load_tile(scores_b_ptr + square, rows, tl.arange(0, C), C, C, C, True)
+        scores_b = tl.where(reads, scores_b, 0.0)
         found = product(tl.trans(scores_b), vdo, PRECISION) * scale
+        vb = load_tile(giving_b_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         found += product(vb, held, PRECISION)
         found = found.to(dtype)
         store_tile(dc_ptr + columns_at, found, rows, along_v, H * V, left, v_left, EVEN_V)
+        scores_k = load_tile(scores_k_ptr + square, rows, tl.arange(0, C), C, C, C, True)
+        scores_k = tl.where(reads, scores_k, 0.0)
         given = product(tl.trans(scores_k), vdo, PRECISION) * scale
+        vk = load_tile(giving_k_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         given += product(vk, held, PRECISION)
+        vy = load_tile(y_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         given += product(tl.trans(vy), found, PRECISION)
         store_tile(dv_ptr + columns_at, given, rows, along_v, H * V, left, v_left, EVEN_V)
         total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < K, other=0.0)
         dstate *= power_of_two(total.to(tl.float32))[:, None]
+        vq = load_tile(asking_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         dstate += product(tl.trans(vq), (vdo * scale).to(dtype), PRECISION)
+        vw = load_tile(reading_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         dstate += product(tl.trans(vw), found, PRECISION)
         rows_at -= C * H * K
         columns_at -= C * H * V
