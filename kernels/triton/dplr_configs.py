@@ -44,6 +44,6 @@ def pull(key_dim: int, value_dim: int) -> Config:
     return Config(
         block_m=block(key_dim, NARROW) if narrow else 64,
         block_n=block(value_dim, NARROW) if narrow else 64,
-        num_warps=4 if narrow else 8,
+        num_warps=8,
         num_stages=1,
     )
