@@ -111,6 +111,17 @@ def test_two_delta_steps_a_token_are_the_same(
     assert max(errors.values()) < 1e-9, errors
 
 
+def test_two_delta_steps_are_finite_behind_gates_that_forget_all(
+    monkeypatch: pytest.MonkeyPatch, log_decay_of: Callable[..., Tensor]
+) -> None:
+    x = {name: t.float().requires_grad_() for name, t in random_inputs(70).items()}
+    x["log_decay"] = log_decay_of("-inf", 2, 70, 2, 5).float().requires_grad_()
+    monkeypatch.setattr(dplr, "_delta_steps_are_best", lambda *_: True)
+    o, state = chunk_dplr(**x)
+    (o.sum() + state.sum()).backward()
+    assert all(t.isfinite().all() for t in (o, state, *(leaf.grad for leaf in x.values())))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_inputs_stay_within_a_hundredth(
     kind: str,
