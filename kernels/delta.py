@@ -71,7 +71,7 @@ def chunk_delta(
         )
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = _why_not_fused(q, v, dtype)
+    unfused = why_not_fused(q, v, dtype)
     if form == "triton" and unfused is not None:
         raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
     form = choose_form(
@@ -132,7 +132,7 @@ def chunk_oja(
         )
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = _why_not_fused(q, v, dtype)
+    unfused = why_not_fused(q, v, dtype)
     if form == "triton" and unfused is not None:
         raise ValueError(f"chunk_oja: {unfused}; form 'chunked' takes it")
     form = choose_form(
@@ -158,7 +158,7 @@ def chunk_oja(
     return o.to(out_dtype), state
 
 
-def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
+def why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
     """What of a call the Triton form does not take, or None."""
     if dtype == torch.float64:
         return "the Triton form takes bfloat16 and float32, and an argument is float64"

@@ -34,6 +34,25 @@ def solved(system, strength, C: tl.constexpr, OPERANDS: tl.constexpr, PRECISION:
 
 
 @triton.jit
+def solved_for(dtype: tl.constexpr, system, strength, C: tl.constexpr, PRECISION: tl.constexpr):
+    """Z where results are rounded to dtype."""
+    if dtype == tl.bfloat16:
+        # Float16 is as exact as tf32 and twice as fast; it overflows for keys far from unit norm.
+        rows = tl.arange(0, C)
+        z = solved(system, strength, C, tl.float16, PRECISION)
+        if tl.sum(tl.sum(tl.where(tl.abs(z) < 4096.0, 0, 1), 1), 0) > 0:
+            z = system
+            for t in range(1, C):
+                here = rows[:, None] == t
+                row = row_of(system, rows, t) * strength
+                taken = tl.sum(tl.expand_dims(row, 1) * z, 0)
+                z = tl.where(here, system - taken[None, :], z)
+    else:
+        z = solved(system, strength, C, tl.float32, PRECISION)
+    return z
+
+
+@triton.jit
 def _joins(SIZE: tl.constexpr, C: tl.constexpr):
     """Where two neighbouring blocks of SIZE on the diagonal meet."""
     block = tl.arange(0, C) // SIZE
@@ -153,16 +172,5 @@ def solve_kernel(
     place = at * C * C + rows[:, None] * C + rows[None, :]
     if ASKED:
         tl.store(scores_ptr + place, tl.where(reads, asked, 0.0).to(dtype))
-    if dtype == tl.bfloat16:
-        # Float16 is as exact as tf32 and twice as fast; it overflows for keys far from unit norm.
-        z = solved(erased, strength, C, tl.float16, PRECISION)
-        if tl.sum(tl.sum(tl.where(tl.abs(z) < 4096.0, 0, 1), 1), 0) > 0:
-            z = erased
-            for t in range(1, C):
-                here = rows[:, None] == t
-                row = row_of(erased, rows, t) * strength
-                taken = tl.sum(tl.expand_dims(row, 1) * z, 0)
-                z = tl.where(here, erased - taken[None, :], z)
-    else:
-        z = solved(erased, strength, C, tl.float32, PRECISION)
+    z = solved_for(dtype, erased, strength, C, PRECISION)
     tl.store(z_ptr + place, z.to(z_ptr.dtype.element_ty))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from linearch.kernels.triton import gating, norm, oja, pointwise, residual_norm
+from linearch.kernels.triton import dplr, gating, norm, oja, pointwise, residual_norm
 
 
 def leaf(*shape: int) -> Tensor:
@@ -24,7 +24,16 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     beta, decay, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
     rule = [t.detach() for t in (q, k, v, beta, decay)]
     kept = [torch.zeros(1, 3, 2, 16), torch.zeros(1, 2, 1, 20, 16)]
+    asks, keys, a, b, gates = (leaf(1, 3, 1, 4) for _ in range(5))
+    streams = (asks, keys, leaf(1, 3, 1, 5), a, b)
+    made = dplr._forward_op(*streams, gates, None, 1.0, True)
+    o, _, *streams_kept = (t.detach() for t in made)
     return {
+        "two streams": (dplr._forward_op, (*streams, gates, None, 1.0, True)),
+        "two streams' gradient": (
+            dplr._backward_op,
+            (*(t.detach() for t in streams), streams_kept, o, None, 1.0, True, True),
+        ),
         "product": (gating._product_op, (leaf(5, 12), leaf(5, 12), True)),
         "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
         "swiglu": (gating._swiglu_op, (wide,)),
