@@ -13,6 +13,16 @@ from .errors import LinearchError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+_Store = Annotated[
+    str | None,
+    typer.Option(
+        envvar="LINEARCH_STORE", help="Database file or URL; by default runs/linearch.db."
+    ),
+]
+_Profile = Annotated[
+    str | None,
+    typer.Option(help="cpu, gpu, baselines, tasks or asi-arch; gpu where there is one, else cpu."),
+]
 _Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.SUB=VALUE", help="One setting; may be repeated."),
@@ -39,12 +49,7 @@ def launch(
         ),
     ] = None,
     settings: _Settings = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LINEARCH_STORE", help="Database file or URL; by default runs/linearch.db."
-        ),
-    ] = None,
+    store: _Store = None,
     proposer: Annotated[str | None, typer.Option(help="grammar, random or llm.")] = None,
     mixers: _Mixers = None,
     max_candidates: Annotated[int | None, typer.Option(help="Sound candidates to train.")] = None,

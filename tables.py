@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _DASH = "–"
 _VERDICTS = {True: "passed", False: "FAILED", None: "n/a"}
-_PIPE_WIDTH = 190  # of a table in a pipe or a file
+_FEW = 3
+_PIPE_WIDTH = 230  # of a table in a pipe or a file
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -101,13 +102,18 @@ def leaderboard_table(
         if width >= column.needs_width
         and (column.only_with is None or _is_known_of(scored, column.only_with))
     ]
-    for column in columns:
-        table.add_column(column.heading, justify=column.justify, no_wrap=True)
     groups = Counter(row.tie for row in scored)
-    for row in scored:
+    lines = [
+        [plain_cell(column.cell(row, groups[row.tie] > 1)) for column in columns] for row in scored
+    ]
+    for place, column in enumerate(columns):
+        widest = max((len(line[place]) for line in lines), default=0)
+        # Where there is no room for all, a name is cut and a number never.
+        least = None if column.heading == "name" else max(widest, len(column.heading))
+        table.add_column(column.heading, justify=column.justify, no_wrap=True, min_width=least)
+    for row, line in zip(scored, lines, strict=True):
         style = "dim cyan" if row.is_reference else "cyan" if row.is_baseline else ""
-        tied = groups[row.tie] > 1
-        table.add_row(*(plain_cell(column.cell(row, tied)) for column in columns), style=style)
+        table.add_row(*line, style=style)
     return table
 
 
@@ -260,8 +266,10 @@ def _score(row: LeaderboardRow) -> str:
 
 
 def _recalled(row: LeaderboardRow) -> str:
-    """`mqar 83%, parity 51%`: the shares of right answers."""
-    return ", ".join(f"{task} {share:.0%}" for task, share in row.recall.items()) or _DASH
+    """`mqar 83%, parity 51%`: the shares of right answers on the first few."""
+    said = [f"{task} {share:.0%}" for task, share in row.recall.items()]
+    more = [f"{len(said) - _FEW} more"] if len(said) > _FEW else []
+    return ", ".join([*said[:_FEW], *more]) or _DASH
 
 
 def _origin(row: LeaderboardRow, is_tied: bool) -> str:
@@ -281,17 +289,17 @@ _COLUMNS = (
     _Column(
         heading="fitness", cell=lambda row, _: _fixed(row.fitness, "+.2f"), only_with="fitness"
     ),
-    _Column(heading="seeds", cell=lambda row, _: _whole(row.n_seeds), needs_width=180),
+    _Column(heading="seeds", cell=lambda row, _: _whole(row.n_seeds), needs_width=175),
     _Column(heading="Δ baseline", cell=lambda row, _: _fixed(row.delta, "+.3f"), needs_width=140),
     _Column(
-        heading="tasks", cell=lambda row, _: _recalled(row), needs_width=115, only_with="recall"
+        heading="tasks", cell=lambda row, _: _recalled(row), needs_width=150, only_with="recall"
     ),
     _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=127),
-    _Column(heading="kFLOP/token", cell=lambda row, _: _kilo(row.flops_per_token), needs_width=150),
+    _Column(heading="kFLOP/token", cell=lambda row, _: _kilo(row.flops_per_token), needs_width=200),
     _Column(heading="state", cell=lambda row, _: size(row.state_bytes)),
     _Column(heading="tokens/s", cell=lambda row, _: _whole(row.tokens_per_s)),
-    _Column(heading="memory", cell=lambda row, _: size(row.peak_memory_bytes), needs_width=185),
-    _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=170),
+    _Column(heading="memory", cell=lambda row, _: size(row.peak_memory_bytes), needs_width=215),
+    _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=190),
 )
 
 
