@@ -109,8 +109,14 @@ def leaderboard_table(
     for place, column in enumerate(columns):
         widest = max((len(line[place]) for line in lines), default=0)
         # Where there is no room for all, a name is cut and a number never.
-        least = None if column.heading == "name" else max(widest, len(column.heading))
-        table.add_column(column.heading, justify=column.justify, no_wrap=True, min_width=least)
+        is_name = column.heading == "name"
+        table.add_column(
+            column.heading,
+            justify=column.justify,
+            no_wrap=not is_name,
+            overflow="ellipsis",
+            min_width=None if is_name else max(widest, len(column.heading)),
+        )
     for row, line in zip(scored, lines, strict=True):
         style = "dim cyan" if row.is_reference else "cyan" if row.is_baseline else ""
         table.add_row(*line, style=style)
