@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import RunConfig, validate_config
+from ..config import RunConfig, lay_over, validate_config
 from ..db import LeaderboardRow, RunRow, Store
 from ..errors import StoreError
 from ..evaluator.tasks import SUITES
@@ -72,9 +72,7 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     table["recall"] |= {"enabled": True, "tasks": SUITES[wanted.suite]}
     table["proposer"] |= {"kind": "finalists", "finalists": finalists}
     table["budget"] = {"max_candidates": len(finalists)}
-    for dotted, value in wanted.settings.items():
-        section, _, key = dotted.rpartition(".")
-        (table[section] if section else table)[key] = value
+    lay_over(table, wanted.settings)
     return validate_config(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import platform
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig, load_config, validate_config
+from ..config import RunConfig, lay_over, load_config, validate_config
 from ..db import LeaderboardRow, RunRow, StatisticRow, Store
 from ..errors import ConfigError
 from ..evaluator import RayPool
@@ -175,15 +176,15 @@ def _resumed_config(run: RunRow, request: SearchRequest) -> RunConfig:
         )
     if request.profile is not None or request.config_file is not None:
         raise ConfigError("A resumed run keeps its profile and configuration; leave both out.")
-    table = dict(run.config)
-    for dotted, value in request.settings.items():
+    for dotted in request.settings:
         section, _, key = dotted.partition(".")
         if section not in _CHANGEABLE or not key:
             raise ConfigError(
                 f"A resumed run keeps its {dotted!r}: only settings under "
                 f"{', '.join(_CHANGEABLE)} may change; start a new run for the rest."
             )
-        table[section] = {**table[section], key: value}
+    table = copy.deepcopy(run.config)
+    lay_over(table, request.settings)
     return validate_config(table)
 
 
