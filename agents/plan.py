@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import RunConfig
-from ..evaluator.tasks import check_tasks
-from .preflight import resolve_device
+from .preflight import check_measurable, resolve_device
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Evidence, Measured
 
@@ -28,9 +27,11 @@ class Plan:
 
 
 def plan_search(config: RunConfig) -> Plan:
-    """Counts trials and calls; sends nothing, writes nothing, needs no key."""
-    if config.recall.enabled:
-        check_tasks(config.recall)
+    """Counts trials and calls; asks no model, needs no key, writes nothing but a cached corpus.
+
+    Raises ConfigError for what could not be measured.
+    """
+    check_measurable(config)
     plan: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "device": resolve_device(config.workers.device),

@@ -59,19 +59,27 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
         )
     if ray_address is None:  # on a cluster, each worker looks for itself
         check_containment(config)
-    list(baseline_proposals(config.baselines))  # raises for an unknown name
-    _check_names(config)
-    _check_sizes(config)
     on_cluster = ray_address is not None and config.workers.device == "cuda"
     device = "cuda" if on_cluster else resolve_device(config.workers.device)
-    _check_corpus(config)
+    check_measurable(config)
     if config.proposer.kind == "llm":
         from .proposers.llm_proposer import LLMProposer
 
         LLMProposer(config).check()
+    return device
+
+
+def check_measurable(config: RunConfig) -> None:
+    """Raises ConfigError for names, sizes, a corpus or files that nothing can be measured with.
+
+    Needs no device and no key; a corpus that is not in the cache yet is put there.
+    """
+    list(baseline_proposals(config.baselines))  # raises for an unknown name
+    _check_names(config)
+    _check_sizes(config)
+    _check_corpus(config)
     if config.proposer.kind == "files":
         FilesProposer(config.proposer.files)  # raises for one that cannot be read
-    return device
 
 
 def check_containment(config: RunConfig) -> None:
