@@ -63,7 +63,7 @@ class DataConfig(Section):
     seq_len: int = Field(128, ge=8)
     val_windows: int = Field(384, ge=8, description="held-out windows of seq_len that are scored")
     test_windows: int = Field(
-        0, ge=0, description="windows of the test shard; only a verification opens it"
+        0, ge=0, description="windows of the test shard; a verification alone may open it"
     )
 
     @field_validator("corpus")

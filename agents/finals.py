@@ -52,7 +52,8 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     """
     run = _run_of(store, wanted)
     rows = store.queries.leaderboard(run.id)
-    finalists = wanted.which or tuple(row.id for row in _best(rows)[: wanted.top])
+    named = [store.queries.architecture(which).architecture.id for which in wanted.which]
+    finalists = named or [row.id for row in _best(rows)[: wanted.top]]
     if not finalists:
         raise StoreError(f"Run {run.id} has no measured candidate, so there is none to verify.")
     found = validate_config(run.config)

@@ -17,6 +17,7 @@ from .objectives import check_objectives
 from .proposers.baselines import baseline_proposals
 from .proposers.files import FilesProposer
 from .proposers.proposal import Proposer
+from .shard import check_shard
 
 _MOST_PASSES = 4
 
@@ -112,6 +113,7 @@ def make_proposer(config: RunConfig, store: Store) -> Proposer:
 def _check_names(config: RunConfig) -> None:
     check_objectives(config.objectives)
     check_fitness(config.fitness, config.objectives)
+    check_shard(config)
     if config.ladder.noise_baseline not in config.baselines:
         raise ConfigError(
             f"ladder.noise_baseline is {config.ladder.noise_baseline!r}, which is not among the "

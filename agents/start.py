@@ -17,6 +17,7 @@ from ..db import LeaderboardRow, RunRow, StatisticRow, Store
 from ..errors import ConfigError
 from ..evaluator import RayPool
 from .board import Board
+from .cautions import cautions
 from .findings import COMPARISON, RANK_CORRELATION, WINNERS_CURSE
 from .gallery_file import GALLERY_RUN
 from .intake import Intake
@@ -25,6 +26,7 @@ from .progress import Observer
 from .proposers.baselines import baseline_proposals
 from .restore import restore_board
 from .search import Ending, Search
+from .shard import record_opening
 from .standings import noise_floors
 
 _CHANGEABLE = ("budget", "sandbox", "workers")  # what a resumed run may be told anew
@@ -57,6 +59,7 @@ class Outcome:
     rank_correlations: tuple[StatisticRow, ...]  # of each rung with the next
     winners_curse: tuple[StatisticRow, ...]
     comparisons: tuple[StatisticRow, ...]  # of candidates with baselines
+    cautions: tuple[str, ...]  # sentences to be read with the numbers
     funnel: dict[str, Any]
 
 
@@ -90,6 +93,9 @@ def start_run(
     """Runs a new search in an open store; `device` is what the pre-flight gave."""
     make_proposer(config, store)  # raises before a run is written down
     run_id = store.create_run(config.model_dump(mode="json"), versions(), config.seed)
+    record_opening(store, run_id, config)
+    for caution in cautions(store, run_id):
+        observer.note(caution)
     return _drive(store, run_id, config, device, observer, ray_address)
 
 
@@ -164,6 +170,7 @@ def _outcome(store: Store, run_id: str, config: RunConfig, ending: Ending) -> Ou
         rank_correlations=store.queries.statistics(run_id, RANK_CORRELATION),
         winners_curse=store.queries.statistics(run_id, WINNERS_CURSE),
         comparisons=store.queries.statistics(run_id, COMPARISON),
+        cautions=cautions(store, run_id),
         funnel={name: getattr(funnel, name) for name in funnel.__dataclass_fields__},
     )
 

@@ -39,6 +39,7 @@ def planned(book: Path, **settings: Any) -> Plan:
         ({"model.vocab_size": 100}, "256 different tokens and the model 100"),
         ({"ladder.noise_baseline": "foo"}, "'foo', which is not among the baselines"),
         ({"baselines": ["foo"]}, "foo"),
+        ({"data.test_windows": 64}, "the test shard, which is for finalists alone"),
         ({"recall.enabled": True, "recall.tasks": ["foo"]}, "foo"),
         ({"proposer.kind": "files", "proposer.files": ["absent.py"]}, "cannot be read"),
     ],
