@@ -12,6 +12,7 @@ from ..evaluator.results import Judgement, TrialResult
 from .board import Board, Candidate, Trial
 from .budget import Forecast
 from .elite import open_fresh_seeds
+from .rates import edge_rate
 from .schedule import Wanted, parent_checkpoint, wanted_trials
 
 _FOUND_OUT = ("noncausal", "unsound")
@@ -249,7 +250,16 @@ class Dispatcher:
         self._drop_spent_checkpoints(candidate, trial)
         if trial.key.rung == 0 and trial.key.task == "corpus":
             self.forecast.observe(trial.tokens, result.wall_s)
-        return Ended(candidate=candidate, note=f"{what}: {_score(result)}", is_trial=True)
+        note = f"{what}: {_score(result)}{self._edge(candidate, trial)}"
+        return Ended(candidate=candidate, note=note, is_trial=True)
+
+    def _edge(self, candidate: Candidate, trial: Trial) -> str:
+        """What is added to the note of the trial that completes a grid with the best at its edge."""
+        is_of_grid = (trial.key.task, trial.key.rung) == ("corpus", 0)
+        if not is_of_grid or trial.key.seed != self._config.seed:
+            return ""
+        rate = edge_rate(candidate, self._config)
+        return "" if rate is None else f"; its best rate {rate:g} is at the edge of the grid"
 
     def _drop_spent_checkpoints(self, candidate: Candidate, trial: Trial) -> None:
         """Frees the files that nothing will continue from: lower rungs, and beaten rates."""

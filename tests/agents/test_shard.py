@@ -63,9 +63,7 @@ def verified(
 def test_a_search_that_would_open_the_shard_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"test_windows=64 .* leave it at 0 .* `linearch verify`"):
         check_shard(validate_config({"data": {"test_windows": 64}}))
-    check_shard(
-        validate_config({"data": {"test_windows": 64}, "proposer": {"kind": "finalists"}})
-    )
+    check_shard(validate_config({"data": {"test_windows": 64}, "proposer": {"kind": "finalists"}}))
 
 
 def test_an_opening_is_an_event_with_the_run_that_found_its_finalists(store: Store) -> None:
