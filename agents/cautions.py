@@ -19,6 +19,6 @@ def _edge_lines(store: Store, run_id: str) -> Iterator[str]:
     if rows:
         named = ", ".join(f"{(row.detail or {})['name']} ({row.value:g})" for row in rows)
         yield (
-            f"Best learning rate at the edge of the grid, where a better one may lie beyond: {named}. "
+            f"Best learning rate at the edge of the grid, a better one may lie beyond: {named}. "
             "Widen training.learning_rates, or raise training.widen_rates."
         )

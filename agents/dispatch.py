@@ -254,7 +254,7 @@ class Dispatcher:
         return Ended(candidate=candidate, note=note, is_trial=True)
 
     def _edge(self, candidate: Candidate, trial: Trial) -> str:
-        """What is added to the note of the trial that completes a grid with the best at its edge."""
+        """What the note of the trial says that completes a grid with its best rate at the edge."""
         is_of_grid = (trial.key.task, trial.key.rung) == ("corpus", 0)
         if not is_of_grid or trial.key.seed != self._config.seed:
             return ""
@@ -262,12 +262,13 @@ class Dispatcher:
         return "" if rate is None else f"; its best rate {rate:g} is at the edge of the grid"
 
     def _drop_spent_checkpoints(self, candidate: Candidate, trial: Trial) -> None:
-        """Frees the files that nothing will continue from: lower rungs, and beaten rates."""
+        """Frees the files that nothing will continue from: lower rungs, and beaten rates. What a
+        failed training left stays, as the last that is good of it."""
         best = candidate.best(trial.key.rung, trial.key.seed)
         for key, other in candidate.trials.items():
             is_same_climb = (key.task, key.seed) == (trial.key.task, trial.key.seed)
             is_spent = is_same_climb and key.rung <= trial.key.rung and other is not best
-            if is_spent and other.checkpoint_hash is not None:
+            if is_spent and other.state == "done" and other.checkpoint_hash is not None:
                 self._store.drop_checkpoint(other.id)
                 other.checkpoint_hash = None
 
