@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..config import RunConfig
 from ..db import Store
 from ..evaluator import Finished, JudgeJob, RayPool, TrialJob, TrialSpec
+from ..evaluator.recipe import trained_tokens
 from ..evaluator.results import Judgement, TrialResult
 from .board import Board, Candidate, Trial
 from .budget import Forecast
@@ -47,6 +48,7 @@ class Dispatcher:
         self._config, self._store, self._run_id = config, store, run_id
         self._board, self._pool = board, pool
         self._gpu_share = gpu_share
+        self._rung_tokens = trained_tokens(config.training, config.ladder.rung_tokens)
         self._running: dict[str, str] = {}  # key of a job -> what it is, for people
         self._is_closing = False
         self.forecast = Forecast()
@@ -76,11 +78,11 @@ class Dispatcher:
     def closing_s(self) -> float:
         """Seconds that the fresh seeds and the lot should take when the search closes now."""
         seeds = len(open_fresh_seeds(self._board, self._config))
-        tokens = self._config.ladder.rung_tokens
-        climb_s = self.forecast.expected_s(tokens[-1])
+        tokens = self._rung_tokens
+        climb_s = self.forecast.expected_s(sum(tokens))
         if not seeds or climb_s is None:
             return 0.0
-        last_rung_s = climb_s * (tokens[-1] - (0, *tokens)[-2]) / tokens[-1]
+        last_rung_s = climb_s * tokens[-1] / sum(tokens)
         has_lot = self._config.ladder.random_promote_fraction > 0 and len(tokens) > 1
         ends_s = last_rung_s / 2 if self._running else 0.0  # what runs now, halfway on average
         lot_s = last_rung_s * has_lot / self._pool.slots
@@ -126,9 +128,8 @@ class Dispatcher:
 
     def _new_tokens(self, wanted: Wanted) -> int:
         """What is left to train on from the checkpoint that the trial continues."""
-        is_climbing = wanted.key.task == "corpus" and wanted.key.rung > 0
-        below = self._config.ladder.rung_tokens[wanted.key.rung - 1] if is_climbing else 0
-        return wanted.tokens - below
+        is_of_ladder = wanted.key.task == "corpus"
+        return self._rung_tokens[wanted.key.rung] if is_of_ladder else wanted.tokens
 
     def _start_judgement(self, candidate: Candidate) -> None:
         candidate.state = "judging"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import RunConfig
+from ..evaluator.recipe import trained_tokens
 from .preflight import check_measurable, resolve_device
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Evidence, Measured
@@ -58,8 +59,8 @@ def _work(config: RunConfig) -> dict[str, int | None]:
     n_first = climbers * n_rates + repeats
     n_higher = (climbers + repeats) * (len(ladder.rung_tokens) - 1)
     n_recall = climbers * len(config.recall.tasks) if config.recall.enabled else 0
-    first, last = ladder.rung_tokens[0], ladder.rung_tokens[-1]
-    tokens = n_first * first + (climbers + repeats) * (last - first)
+    first, *higher = trained_tokens(config.training, ladder.rung_tokens)
+    tokens = n_first * first + (climbers + repeats) * sum(higher)
     return {
         "n_trials_at_most": n_first + n_higher + n_recall,
         "tokens_at_most": tokens + n_recall * config.recall.train_tokens,

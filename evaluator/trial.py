@@ -149,6 +149,7 @@ class Trial:
             "step_time_s": trained.train_wall_s / trained.n_steps,
             "train_wall_s": trained.train_wall_s,
             "train_cpu_s": trained.train_cpu_s if self._device == "cpu" else None,
+            "trained_tokens": trained.n_tokens,
             "n_params": sum(tensor.numel() for tensor in weights.values()),
             "peak_memory_bytes": trained.peak_memory_bytes,
             "prefix_shift_nats": scored.prefix_shift_nats,

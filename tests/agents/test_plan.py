@@ -51,6 +51,18 @@ def test_a_plan_of_what_a_run_refuses_is_refused(
         planned(book, **settings)
 
 
+def test_a_plan_counts_the_cooldowns_that_are_trained_beside_the_ladder(book: Path) -> None:
+    alone = {
+        "baselines": ["gated_deltanet"],
+        "budget.max_candidates": 0,
+        "ladder.noise_seeds": 2,
+        "ladder.elite": 0,
+        "ladder.rung_tokens": [10_000, 40_000],
+    }
+    assert planned(book, **alone, **{"training.cooldown_fraction": 0.0}).tokens_at_most == 80_000
+    assert planned(book, **alone, **{"training.cooldown_fraction": 0.2}).tokens_at_most == 84_000
+
+
 def test_a_plan_needs_no_key(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     plan = planned(book, **{"proposer.kind": "llm"})

@@ -13,6 +13,7 @@ from linearch.config import GateConfig, RunConfig, SandboxConfig
 from linearch.evaluator import Judge, Judgement, TrialSpec, training_watch
 from linearch.evaluator.examination import Examination
 from linearch.evaluator.leavings import stored_step
+from linearch.evaluator.recipe import trained_tokens
 from linearch.evaluator.sandbox.supervisor import Sandbox
 from linearch.evaluator.subject import Subject
 from linearch.evaluator.trial import Trial
@@ -146,7 +147,7 @@ def test_the_same_seed_gives_the_same_score_and_another_seed_another(
 
 
 def test_a_longer_rung_goes_on_from_a_shorter_ones_checkpoint(
-    judge: Judge, spec: TrialSpec
+    judge: Judge, spec: TrialSpec, config: RunConfig
 ) -> None:
     longer = replace(spec, rung=1, tokens=2 * spec.tokens)
     whole = judge.run_trial(longer)
@@ -156,6 +157,9 @@ def test_a_longer_rung_goes_on_from_a_shorter_ones_checkpoint(
     assert resumed.curve[0][0] > 16 * _STEP_TOKENS  # 20 steps less 4 of cooldown
     trained = resumed.metrics["tokens_per_s"] * resumed.metrics["train_wall_s"]
     assert trained == pytest.approx((40 - 16) * _STEP_TOKENS)
+    assert resumed.metrics["trained_tokens"] == (40 - 16) * _STEP_TOKENS
+    rungs = trained_tokens(config.training, (spec.tokens, longer.tokens))
+    assert rungs == [short.metrics["trained_tokens"], resumed.metrics["trained_tokens"]]
 
 
 def test_the_test_shard_is_scored_only_where_it_is_opened(
