@@ -59,5 +59,4 @@ def _opened_for(store: Store, run_id: str) -> set[str]:
 
 
 def _is_same_shard(one: RunRow, other: RunRow) -> bool:
-    corpora = [run.config["data"]["corpus"] for run in (one, other)]
-    return corpora[0] == corpora[1]
+    return bool(one.config["data"]["corpus"] == other.config["data"]["corpus"])
