@@ -157,7 +157,7 @@ def _card(
         "state_bytes": row.state_bytes,
         "tokens_per_s": quoted.tokens_per_s,
         "device": trial.device if trial else None,
-        "recall_mqar": quoted.recall_mqar,
+        "recall": quoted.recall,
     }
 
 

@@ -131,9 +131,10 @@ def replay(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How to load an architecture, or (--verify) whether its number can be had again.
+    """How to load an architecture, or (--verify) whether its numbers can be had again.
 
-    Exit code 0 if it was: equal to 1e-6 on the same kind of machine, else within the noise floor.
+    Of a trial's id, that trial's: bits per byte, or a task's right answers. Exit code 0 if they
+    were: equal to 1e-6 on the same kind of machine, else bits per byte within the noise floor.
     """
     from dataclasses import asdict
 

@@ -141,6 +141,10 @@ class RecallConfig(Section):
         {}, description="what differs from a task's own sizes, by the task's name"
     )
     train_tokens: int = Field(524_288, ge=1, description="of each task")
+    learning_rates: tuple[_Rate, ...] = Field(
+        (), description="tried on each task, the best counts; none: the best on the corpus"
+    )
+    seeds: int = Field(1, ge=1, description="trainings of each rate")
     batch_size: int = Field(32, ge=1)
     test_sequences: int = Field(256, ge=1)
 
@@ -226,6 +230,9 @@ class WorkerConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trials_at_once: int = Field(2, ge=1)
+    gpu_sharing: Literal["turns", "mps"] = Field(
+        "turns", description="how trials at once share a GPU: in turns, or by NVIDIA's MPS"
+    )
     threads_per_trial: int = Field(1, ge=1)
     memory_limit_mib: int = Field(4096, ge=256)
     trial_deadline_s: float = Field(600.0, gt=0)

@@ -13,6 +13,16 @@ from .errors import LinearchError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.SUB=VALUE", help="One setting; may be repeated."),
+]
+_Mixers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--mixer", metavar="FILE", help="Measure this file's mixer instead; may be repeated."
+    ),
+]
 _Unsafe = Annotated[
     bool,
     typer.Option("--unsafe-no-sandbox", help="Run candidates although nothing confines them here."),
@@ -24,12 +34,11 @@ def launch(
     config: Annotated[Path | None, typer.Option(help="TOML file laid over the profile.")] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="cpu, gpu, baselines or asi-arch; gpu where there is one, else cpu."),
+        typer.Option(
+            help="cpu, gpu, baselines, tasks, asi-arch; gpu where there is one, else cpu."
+        ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.SUB=VALUE", help="One setting; may be repeated."),
-    ] = None,
+    settings: _Settings = None,
     store: Annotated[
         str | None,
         typer.Option(
@@ -37,12 +46,7 @@ def launch(
         ),
     ] = None,
     proposer: Annotated[str | None, typer.Option(help="grammar, random or llm.")] = None,
-    mixers: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--mixer", metavar="FILE", help="Measure this file's mixer instead; may be repeated."
-        ),
-    ] = None,
+    mixers: _Mixers = None,
     max_candidates: Annotated[int | None, typer.Option(help="Sound candidates to train.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Wall-clock minutes.")] = None,
     max_gpu_hours: Annotated[float | None, typer.Option(help="GPU-hours of training.")] = None,

@@ -7,9 +7,11 @@ and the file behind it cannot disagree.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .errors import LinearchError
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
 
 _DASH = "–"
 _OF_A_TRIAL = ("id", "task", "rung", "tokens", "seed", "learning_rate", "state", "reason", "device")
+_SAID_BY_MIXERS = ("proposer.kind", "budget.max_candidates")
 _STATISTICS = ("rank_correlation", "winners_curse", "comparison")
 _OF_A_ROW = (
     "id", "name", "origin", "is_reference", "family", "rank", "tie", "rung", "val_bpb",
     "val_bpb_low", "val_bpb_high", "n_seeds", "val_bpb_by_rung", "delta", "test_bpb", "n_params",
-    "state_bytes", "tokens_per_s", "peak_memory_bytes", "learning_rate",
+    "flops_per_token", "state_bytes", "tokens_per_s", "peak_memory_bytes", "learning_rate",
 )  # fmt: skip
 
 
@@ -104,8 +107,11 @@ def _command(run: RunRow) -> str:
         for name, value in _flat(run.config).items()
         if name in usual and usual[name] != value
     }
+    mixers = [f"--mixer {Path(file).name}" for file in others.pop("proposer.files", ())]
+    if mixers:
+        others = {name: others[name] for name in others if name not in _SAID_BY_MIXERS}
     settings = [f"--set {name}='{json.dumps(value)}'" for name, value in sorted(others.items())]
-    return " ".join([f"launch-search --profile {profile}", *settings])
+    return " ".join([f"launch-search --profile {profile}", *mixers, *settings])
 
 
 def _flat(table: Mapping[str, Any], under: str = "") -> dict[str, Any]:
@@ -148,7 +154,7 @@ def _table(architectures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rungs = sorted({int(rung) for row in architectures for rung in row["val_bpb_by_rung"]})
     tasks = sorted({trial["task"] for row in architectures for trial in row["trials"]} - {"corpus"})
     headings = ["rank", "architecture", "by", *(f"rung {rung}" for rung in rungs), *tasks]
-    headings += ["seeds", "parameters", "state, KiB", "k tokens/s"]
+    headings += ["seeds", "parameters", "MFLOP/token", "state, KiB", "k tokens/s", "peak, MiB"]
     tied = [row["tie"] for row in architectures]
     yield f"| {' | '.join(headings)} |"
     yield "|" + "---|" * len(headings)
@@ -161,8 +167,10 @@ def _table(architectures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             *(_solved(row, task) for task in tasks),
             str(row["n_seeds"]),
             f"{row['n_params']:,}",
+            _scaled(row.get("flops_per_token"), 1_000_000, 2),
             _scaled(row["state_bytes"], 1024, 1),
             _scaled(row["tokens_per_s"], 1000, 0),
+            _scaled(row.get("peak_memory_bytes"), 1 << 20, 0),
         ]
         yield f"| {' | '.join(cells)} |"
 
@@ -183,10 +191,17 @@ def _score(row: Mapping[str, Any], rung: int) -> str:
 
 
 def _solved(row: Mapping[str, Any], task: str) -> str:
-    """The share of right answers, the mean over trials."""
-    measured = [trial["metrics"].get(f"recall_{task}") for trial in row["trials"]]
-    known = [share for share in measured if share is not None]
-    return f"{sum(known) / len(known):.0%}" if known else _DASH
+    """The share of right answers at the best rate: the mean over seeds, and from where to where."""
+    by_rate: dict[float, list[float]] = defaultdict(list)
+    for trial in row["trials"]:
+        share = trial["metrics"].get(f"recall_{task}")
+        if share is not None:
+            by_rate[trial["learning_rate"]].append(share)
+    if not by_rate:
+        return _DASH
+    shares = max(by_rate.values(), key=fmean)
+    around = f" ({min(shares):.0%} to {max(shares):.0%})" if len(shares) > 1 else ""
+    return f"{fmean(shares):.0%}{around}"
 
 
 def _scaled(value: float | None, unit: int, digits: int) -> str:

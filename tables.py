@@ -112,7 +112,7 @@ def leaderboard_table(
 
 
 def _is_known_of(rows: Iterable[LeaderboardRow], field: str) -> bool:
-    return any(getattr(row, field) is not None for row in rows)
+    return any(getattr(row, field) not in (None, {}) for row in rows)
 
 
 def unscored_table(rows: Iterable[LeaderboardRow]) -> Table:
@@ -205,13 +205,14 @@ def print_replay_hint(which: str, store: str | None) -> None:
 
 
 def print_verification(found: Verification) -> None:
-    """Both numbers, how near they had to be, and what differs around them."""
-    repeated = _DASH if found.repeated_bpb is None else f"{found.repeated_bpb:.6f}"
-    verdict = "reproduced" if found.is_reproduced else "NOT reproduced"
-    allowed = _DASH if found.tolerance_bpb is None else f"{found.tolerance_bpb:.2g}"
+    """All numbers twice, how near they had to be, and what differs around them."""
     print(f"{found.name} (trial {found.trial_id})")
-    print(f"stored {found.stored_bpb:.6f}, repeated {repeated} bits per byte: {verdict}")
-    print(f"allowed difference {allowed}")
+    for number in found.numbers:
+        repeated = _fixed(number.repeated, ".6f")
+        verdict = "reproduced" if number.is_reproduced else "NOT reproduced"
+        allowed = _fixed(number.tolerance, ".2g")
+        print(f"{number.metric}: stored {number.stored:.6f}, repeated {repeated}: {verdict}")
+        print(f"    allowed difference {allowed}")
     for name, (then, now) in found.differences.items():
         print(f"differs: {name} was {then}, is {now}")
     if found.reason:
@@ -258,6 +259,11 @@ def _score(row: LeaderboardRow) -> str:
     return f"{row.val_bpb:.3f} ±{row.val_bpb_high - row.val_bpb:.3f}"
 
 
+def _recalled(row: LeaderboardRow) -> str:
+    """`mqar 83%, parity 51%`: the shares of right answers."""
+    return ", ".join(f"{task} {share:.0%}" for task, share in row.recall.items()) or _DASH
+
+
 def _origin(row: LeaderboardRow, is_tied: bool) -> str:
     del is_tied
     return "reference" if row.is_reference else row.origin
@@ -277,10 +283,14 @@ _COLUMNS = (
     ),
     _Column(heading="seeds", cell=lambda row, _: _whole(row.n_seeds), needs_width=180),
     _Column(heading="Δ baseline", cell=lambda row, _: _fixed(row.delta, "+.3f"), needs_width=140),
-    _Column(heading="recall", cell=lambda row, _: _fixed(row.recall_mqar, ".0%"), needs_width=115),
+    _Column(
+        heading="tasks", cell=lambda row, _: _recalled(row), needs_width=115, only_with="recall"
+    ),
     _Column(heading="params", cell=lambda row, _: _whole(row.n_params), needs_width=127),
+    _Column(heading="kFLOP/token", cell=lambda row, _: _kilo(row.flops_per_token), needs_width=150),
     _Column(heading="state", cell=lambda row, _: size(row.state_bytes)),
     _Column(heading="tokens/s", cell=lambda row, _: _whole(row.tokens_per_s)),
+    _Column(heading="memory", cell=lambda row, _: size(row.peak_memory_bytes), needs_width=185),
     _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=170),
 )
 
@@ -327,6 +337,10 @@ def _short(value: Any) -> str:
 
 def _fixed(value: float | None, form: str) -> str:
     return _DASH if value is None else format(value, form)
+
+
+def _kilo(value: float | None) -> str:
+    return _whole(None if value is None else value / 1000)
 
 
 def _whole(value: float | None) -> str:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..db import RECALL
 from .fitness import PARETO, Yardstick, fitness_of, measure_yardstick
 from .proposers.proposal import Evidence, Measured
+
+SIZES = ("n_params", "flops_per_token", "state_bytes")  # what a judgement measures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +63,7 @@ class Candidate:
     state: str = "proposed"  # and judging, rejected, sound, measured, failed, quarantined
     reason: str | None = None
     mlp_width: int | None = None
-    sizes: dict[str, float | None] = field(default_factory=dict)  # n_params, state_bytes
+    sizes: dict[str, float | None] = field(default_factory=dict)  # of SIZES
     is_released: bool = False  # from quarantine, by an audit that passed
     attempts: int = 0  # judgements that the machinery, not the candidate, spoiled
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
@@ -89,14 +92,15 @@ class Candidate:
         ]
         return min(scored, key=lambda trial: trial.val_bpb or 0.0, default=None)
 
-    def recall(self, seed: int) -> float | None:
-        """The best share recalled over learning rates; None before it was probed."""
-        found = [
-            trial.metrics.get("recall_mqar")
-            for key, trial in self.trials.items()
-            if key.task == "mqar" and key.seed == seed and trial.state == "done"
-        ]
-        return max((value for value in found if value is not None), default=None)
+    def recall(self, seed: int) -> dict[str, float]:
+        """By metric of each task that was probed, the best share over learning rates."""
+        found: dict[str, float] = {}
+        for key, trial in self.trials.items():
+            metric = f"{RECALL}{key.task}"
+            value = trial.metrics.get(metric)
+            if key.seed == seed and trial.state == "done" and value is not None:
+                found[metric] = max(value, found.get(metric, value))
+        return found
 
     def top_rung(self, seed: int, n_rungs: int) -> int | None:
         """The highest rung with a score."""
@@ -176,7 +180,7 @@ class Board:
             metrics = {
                 **candidate.sizes,
                 **(best.metrics if best else {}),
-                "recall_mqar": candidate.recall(self.seed) if is_believed else None,
+                **(candidate.recall(self.seed) if is_believed else {}),
             }
             yield Measured(
                 id=candidate.id,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ..config import RunConfig
 from ..db import Store
-from ..evaluator import Finished, JudgeJob, RayPool, TrialJob, TrialSpec
+from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
 from ..evaluator.recipe import trained_tokens
 from ..evaluator.results import Judgement, TrialResult
-from .board import Board, Candidate, Trial
+from .board import SIZES, Board, Candidate, Trial
 from .budget import Forecast
 from .elite import open_fresh_seeds
 from .rates import edge_rate
@@ -42,7 +42,7 @@ class Dispatcher:
         store: Store,
         run_id: str,
         board: Board,
-        pool: RayPool,
+        pool: Pool,
         gpu_share: float | None,
     ) -> None:
         self._config, self._store, self._run_id = config, store, run_id
@@ -216,7 +216,7 @@ class Dispatcher:
             return Ended(candidate=candidate, note=note, is_trial=False, infra_error=error or "")
         self._store.record_judgement(candidate.id, judgement)
         candidate.mlp_width = judgement.mlp_width
-        candidate.sizes = {"n_params": judgement.n_params, "state_bytes": judgement.state_bytes}
+        candidate.sizes = {name: getattr(judgement, name) for name in SIZES}
         failure = judgement.failure
         if failure is None:
             candidate.state = "sound"

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from ..db import RECALL
 from ..errors import ConfigError
-from .objectives import OBJECTIVES
+from .objectives import direction_of
 
 Metrics = Mapping[str, float | None]
 
 PARETO = "pareto"
-_BENCHMARK = "recall_mqar"
 _WINDOW = 0.1  # of the baseline: where ASI-Arch's scores saturate and its filter rejects
 _STEEPNESS = 6.0
 
@@ -74,7 +74,7 @@ def noise_units(metrics: Metrics, yardstick: Yardstick, objectives: Sequence[str
         if value is None:
             return None
         gain = value - yardstick.means[objective]
-        gains.append((gain if OBJECTIVES[objective] == "max" else -gain) / sd)
+        gains.append((gain if direction_of(objective) == "max" else -gain) / sd)
     return math.fsum(gains) if gains else None
 
 
@@ -115,11 +115,10 @@ FITNESS: dict[str, Callable[[Metrics, Yardstick, Sequence[str]], float | None]] 
 
 
 def _gains(metrics: Metrics, yardstick: Yardstick, objectives: Sequence[str]) -> list[float] | None:
-    """Relative gains over the baseline: in loss, and in recall where that is an objective."""
+    """Relative gains over the baseline: in loss, and in each task that is an objective."""
     gains = []
-    for name, sign in (("val_bpb", -1.0), (_BENCHMARK, 1.0)):
-        if name != "val_bpb" and name not in objectives:
-            continue
+    tasks = [(name, 1.0) for name in objectives if name.startswith(RECALL)]
+    for name, sign in (("val_bpb", -1.0), *tasks):
         value, base = _known(metrics.get(name)), yardstick.means.get(name)
         if value is None or not base:
             return None

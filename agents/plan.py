@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import RunConfig
+from ..config import RecallConfig, RunConfig
 from ..evaluator.recipe import trained_tokens
 from .preflight import check_measurable, resolve_device
 from .proposers.baselines import baseline_proposals
@@ -58,13 +58,17 @@ def _work(config: RunConfig) -> dict[str, int | None]:
         repeats += (ladder.elite + 1) * ladder.elite_seeds  # one is the best baseline
     n_first = climbers * n_rates + repeats
     n_higher = (climbers + repeats) * (len(ladder.rung_tokens) - 1)
-    n_recall = climbers * len(config.recall.tasks) if config.recall.enabled else 0
+    n_recall = climbers * _probes(config.recall) if config.recall.enabled else 0
     first, *higher = trained_tokens(config.training, ladder.rung_tokens)
     tokens = n_first * first + (climbers + repeats) * sum(higher)
     return {
         "n_trials_at_most": n_first + n_higher + n_recall,
         "tokens_at_most": tokens + n_recall * config.recall.train_tokens,
     }
+
+
+def _probes(recall: RecallConfig) -> int:
+    return len(recall.tasks) * recall.seeds * max(1, len(recall.learning_rates))
 
 
 def _calls(config: RunConfig) -> dict[str, Any]:

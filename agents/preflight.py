@@ -111,7 +111,7 @@ def make_proposer(config: RunConfig, store: Store) -> Proposer:
 
 
 def _check_names(config: RunConfig) -> None:
-    check_objectives(config.objectives)
+    check_objectives(config.objectives, config.recall.tasks if config.recall.enabled else ())
     check_fitness(config.fitness, config.objectives)
     check_shard(config)
     if config.ladder.noise_baseline not in config.baselines:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ..db import ArchitectureRow, Score, Store, TrialRow
-from .board import Board, Candidate, Trial, TrialKey
+from .board import SIZES, Board, Candidate, Trial, TrialKey
 
 
 def restore_board(store: Store, run_id: str, board: Board) -> None:
@@ -41,7 +41,7 @@ def _candidate(
         reason=f"{row.rejected_by}: {row.reason}" if row.rejected_by else row.reason,
         mlp_width=row.mlp_width,
         is_released=row.released_at is not None,
-        sizes={"n_params": row.n_params, "state_bytes": row.state_bytes},
+        sizes={name: getattr(row, name) for name in SIZES},
     )
     for trial in map(lambda found: _trial(found, scores.get(found.id)), trials):
         candidate.trials[trial.key] = trial

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from ..config import RunConfig
 from ..db import TrialPurpose
@@ -137,18 +138,19 @@ def _fresh(board: Board, config: RunConfig) -> Iterator[Wanted]:
 
 
 def _probes(candidate: Candidate, config: RunConfig) -> Iterator[Wanted]:
-    last = len(config.ladder.rung_tokens) - 1
+    """Each task, of the first seed for all candidates before the second for any."""
+    last, recall = len(config.ladder.rung_tokens) - 1, config.recall
     best = candidate.best(last, config.seed)
-    if not config.recall.enabled or best is None or best.val_bpb is None:
+    if not recall.enabled or best is None or best.val_bpb is None:
         return
-    rate = best.key.learning_rate
-    for task in config.recall.tasks:
+    rates = recall.learning_rates or (best.key.learning_rate,)
+    for extra, task, rate in product(range(recall.seeds), recall.tasks, rates):
         yield Wanted(
             architecture_id=candidate.id,
-            key=TrialKey(task=task, rung=last, seed=config.seed, learning_rate=rate),
-            tokens=config.recall.train_tokens,
+            key=TrialKey(task=task, rung=last, seed=config.seed + extra, learning_rate=rate),
+            tokens=recall.train_tokens,
             purpose="probe",
-            priority=(_PROBE, best.val_bpb),
+            priority=(_PROBE, float(extra), best.val_bpb),
         )
 
 

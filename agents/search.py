@@ -13,7 +13,7 @@ from typing import Literal
 from ..config import RunConfig
 from ..db import Store
 from ..errors import LinearchError
-from ..evaluator import RayPool
+from ..evaluator import Pool
 from .board import Board
 from .budget import Budget, Spent
 from .dispatch import Dispatcher, Ended
@@ -57,7 +57,7 @@ class Search:
         run_id: str,
         epoch: int,
         board: Board,
-        pool: RayPool,
+        pool: Pool,
         proposer: Proposer,
         observer: Observer,
         gpu_share: float | None = None,

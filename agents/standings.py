@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from ..config import RunConfig
-from ..db import ArchitectureRow, Funnel, LeaderboardRow, StatisticRow, Store
+from ..db import RECALL, ArchitectureRow, Funnel, LeaderboardRow, StatisticRow, Store
 from ..evaluator.comparison import SeedNoise, pool_seed_noise, t_quantile
 from ..evaluator.statistics import (
     NoiseFloor,
@@ -24,7 +24,7 @@ from ..evaluator.statistics import (
 )
 from .budget import Spent
 from .fitness import PARETO, fitness_of, measure_yardstick
-from .objectives import OBJECTIVES, to_point
+from .objectives import to_point
 from .progress import Snapshot, Standing
 from .selection import non_dominated_ranks
 
@@ -218,7 +218,7 @@ def _pareto(
     """0 for rows that no row of the same rung beats in every objective."""
     for rung, rows in by_rung.items():
         points = [
-            to_point({name: getattr(row, name) for name in config.objectives}, config.objectives)
+            to_point({name: row.measured(name) for name in config.objectives}, config.objectives)
             for row in rows
         ]
         for row, rank in zip(rows, non_dominated_ranks(points), strict=True):
@@ -238,11 +238,13 @@ def _fitness(
             seeds[score.rung].append(score.metrics())
     if baseline is not None:  # what is measured apart from any rung
         for rung in seeds:
-            seeds[rung].append({"recall_mqar": baseline.recall_mqar})
+            seeds[rung].append(
+                {f"{RECALL}{task}": share for task, share in baseline.recall.items()}
+            )
     yardsticks = {rung: measure_yardstick(found) for rung, found in seeds.items()}
     for row in rows:
         if row.rung in yardsticks:
-            metrics = {name: getattr(row, name) for name in OBJECTIVES}
+            metrics = {name: row.measured(name) for name in config.objectives}
             value = fitness_of(config.fitness, metrics, yardsticks[row.rung], config.objectives)
             detail = {"fitness": config.fitness, "baseline": config.ladder.noise_baseline}
             yield StatisticRow(architecture_id=row.id, rung=row.rung, value=value, detail=detail)

@@ -15,7 +15,7 @@ from typing import Any
 from ..config import RunConfig, lay_over, load_config, validate_config
 from ..db import LeaderboardRow, RunRow, StatisticRow, Store
 from ..errors import ConfigError
-from ..evaluator import RayPool
+from ..evaluator import open_workers
 from .board import Board
 from .cautions import cautions
 from .findings import COMPARISON, RANK_CORRELATION, WINNERS_CURSE
@@ -129,24 +129,26 @@ def _drive(
     restore_board(store, run_id, board)
     _admit_baselines(store, run_id, board, config)
     observer.note(f"run {run_id} in {store.location}: starting workers on {device}")
-    pool = RayPool(config, device=device, folder=cache_folder(), address=ray_address)
     ending = Ending(state="failed", reason="an error ended the driver", elapsed_s=0.0)
+    workers = open_workers(
+        config, device=device, folder=cache_folder(), address=ray_address, say=observer.note
+    )
     try:
-        search = Search(
-            config=config,
-            store=store,
-            run_id=run_id,
-            epoch=epoch,
-            board=board,
-            pool=pool,
-            proposer=make_proposer(config, store),
-            observer=observer,
-            gpu_share=1.0 / config.workers.trials_at_once if device == "cuda" else None,
-        )
-        with _interrupts(search):
-            ending = search.run()
+        with workers as pool:
+            search = Search(
+                config=config,
+                store=store,
+                run_id=run_id,
+                epoch=epoch,
+                board=board,
+                pool=pool,
+                proposer=make_proposer(config, store),
+                observer=observer,
+                gpu_share=1.0 / config.workers.trials_at_once if device == "cuda" else None,
+            )
+            with _interrupts(search):
+                ending = search.run()
     finally:
-        pool.close()
         store.end_run(run_id, epoch, ending.state, ending.reason, ending.elapsed_s or None)
     return _outcome(store, run_id, config, ending)
 

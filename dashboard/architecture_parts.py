@@ -64,7 +64,7 @@ def show_numbers(view: View, row: LeaderboardRow | None) -> None:
         "val bits/byte": fixed(row.val_bpb),
         f"Δ to {view.noise_baseline}": signed(row.delta),
         "σ better": signed(deviations, 1),
-        "recall": DASH if row.recall_mqar is None else f"{row.recall_mqar:.0%}",
+        **{task: f"{share:.0%}" for task, share in row.recall.items()},
         "parameters": whole(row.n_params),
         "state": size(row.state_bytes),
         "tokens/s": whole(row.tokens_per_s),

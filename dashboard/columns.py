@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from streamlit import column_config as column
 
-from ..db import LeaderboardRow, StatisticRow
+from ..db import RECALL, LeaderboardRow, StatisticRow
 from .wording import interval
 
 Deviations = Mapping[tuple[str | None, int | None], float]  # by architecture and rung
@@ -44,6 +44,11 @@ def deviations_of(deltas: Iterable[StatisticRow]) -> Deviations:
     }
 
 
+def tasks_of(rows: Iterable[LeaderboardRow]) -> list[str]:
+    """Those that any of the rows was measured on."""
+    return sorted({task for row in rows for task in row.recall})
+
+
 def scored_frame(
     rows: Iterable[LeaderboardRow], deviations: Deviations, ties: Counter[int | None]
 ) -> pd.DataFrame:
@@ -66,8 +71,9 @@ def scored_frame(
             "noise_deviations": deviations.get((row.id, row.rung)),
             "fitness": row.fitness,
             "pareto_rank": row.pareto_rank,
-            "recall_mqar": row.recall_mqar,
+            **{f"{RECALL}{task}": share for task, share in row.recall.items()},
             "n_params": row.n_params,
+            "flops_per_token": row.flops_per_token,
             "state_bytes": row.state_bytes,
             "tokens_per_s": row.tokens_per_s,
             "peak_memory_bytes": row.peak_memory_bytes,
@@ -87,14 +93,14 @@ def scored_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with what the table shows in the place of bare numbers."""
     return frame.assign(
         by=[[origin] for origin in frame["by"]],
-        recall_mqar=frame["recall_mqar"].astype(float) * 100,
+        **{name: frame[name].astype(float) * 100 for name in frame if name.startswith(RECALL)},
         score_interval=_half_widths(frame["val_bpb"], frame["val_bpb_high"]),
         interval=_intervals(frame["delta_low"], frame["delta_high"]),
         front=["●" if rank == 0 else "" for rank in frame["pareto_rank"]],
     )
 
 
-def scored_columns(baseline: str) -> dict[str, Any]:
+def scored_columns(baseline: str, tasks: Sequence[str]) -> dict[str, Any]:
     """Headings, units and explanations in the order shown; `baseline` is what deltas refer to."""
     return {
         "rank": column.NumberColumn("#", width=48, pinned=True, help="Higher rungs come first."),
@@ -126,10 +132,16 @@ def scored_columns(baseline: str) -> dict[str, Any]:
             "fitness", format="%+.2f", help="By the run's fitness, where it is not pareto."
         ),
         "front": column.TextColumn("Pareto", help="● no row of its rung beats it in all."),
-        "recall_mqar": column.NumberColumn(
-            "recall", format="%.0f %%", help="Multi-query associative recall, where it was run."
-        ),
+        **{
+            f"{RECALL}{task}": column.NumberColumn(
+                task, format="%.0f %%", help="Right answers on this task, at its best rate."
+            )
+            for task in tasks
+        },
         "n_params": column.NumberColumn("parameters", format="localized"),
+        "flops_per_token": column.NumberColumn(
+            "FLOPs/token", format="compact", help="Of a training step, forward and backward."
+        ),
         "state_bytes": column.NumberColumn("state", format="bytes", help="Of one sequence."),
         "tokens_per_s": column.NumberColumn("tokens/s", format="localized", help="In training."),
         "peak_memory_bytes": column.NumberColumn("peak memory", format="bytes"),

@@ -14,16 +14,23 @@ from linearch.dashboard.columns import (
     scored_columns,
     scored_frame,
     scored_table,
+    tasks_of,
     unscored_columns,
     unscored_frame,
 )
 from linearch.dashboard.figures import Noise, noise_of
 from linearch.dashboard.filters import choose_filters
-from linearch.dashboard.leaderboard_figures import COSTS, MOST_BARS, pareto_figure, score_figure
+from linearch.dashboard.leaderboard_figures import (
+    COSTS,
+    MOST_BARS,
+    cost_title,
+    pareto_figure,
+    score_figure,
+)
 from linearch.dashboard.links import open_architecture
 from linearch.dashboard.reading import View, current_view
 from linearch.dashboard.wording import fixed
-from linearch.db import LeaderboardRow
+from linearch.db import RECALL, LeaderboardRow
 
 
 def render() -> None:
@@ -85,7 +92,7 @@ def _show_scored(
     if not scored:
         st.info("No scored architecture passes these filters.")
         return
-    columns = scored_columns(view.noise_baseline)
+    columns = scored_columns(view.noise_baseline, tasks_of(scored))
     for name in SELDOM:
         if frame[name].isna().all():
             del columns[name]
@@ -134,12 +141,13 @@ def _show_scores(view: View, drawn: list[LeaderboardRow], noise: Noise | None, r
 def _show_pareto(view: View, drawn: Sequence[LeaderboardRow]) -> None:
     st.subheader("Pareto front", anchor=False)
     objectives = view.run.config.get("objectives", [])
-    measured = [cost for cost in COSTS if any(getattr(row, cost) is not None for row in drawn)]
+    costs = [*COSTS, *(f"{RECALL}{task}" for task in tasks_of(drawn))]
+    measured = [cost for cost in costs if any(row.measured(cost) is not None for row in drawn)]
     st.caption(f"Ringed: no other row beats it in all of {', '.join(objectives)}.")
     if not measured:
         st.info("No cost is measured yet.")
         return
-    cost = st.selectbox("Against", measured, format_func=COSTS.__getitem__, key="cost")
+    cost = st.selectbox("Against", measured, format_func=cost_title, key="cost")
     opened = clickable_figure(pareto_figure(drawn, cost, objectives), f"pareto_{cost}")
     if opened is not None:
         open_architecture(view, opened)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from ..db import LeaderboardRow
+from ..db import RECALL, LeaderboardRow
 from .figures import BAND, COLOURS, MOST_POINTS, Noise, kind_of
 from .wording import fixed, interval, signed
 
@@ -17,9 +17,14 @@ COSTS = {  # objective: axis title
     "state_bytes": "state (bytes a sequence)",
     "tokens_per_s": "training speed (tokens/s)",
     "n_params": "parameters",
+    "flops_per_token": "training (operations a token)",
     "peak_memory_bytes": "peak memory (bytes)",
-    "recall_mqar": "recall (share)",
 }
+
+
+def cost_title(cost: str) -> str:
+    """An axis's, of one of COSTS or of a task."""
+    return COSTS.get(cost) or f"{cost.removeprefix(RECALL)} (share of right answers)"
 
 
 def score_figure(rows: Sequence[LeaderboardRow], noise: Noise | None) -> go.Figure:
@@ -66,13 +71,13 @@ def pareto_figure(
     objectives are all that the rank is over. Of very many rows those near the front are drawn."""
     figure = go.Figure()
     drawn = sorted(
-        (row for row in rows if getattr(row, cost) is not None),
+        (row for row in rows if row.measured(cost) is not None),
         key=lambda row: math.inf if row.pareto_rank is None else row.pareto_rank,
     )[:MOST_POINTS]
     for kind in ("candidate", "baseline", "reference"):
         chosen = [row for row in drawn if kind_of(row) == kind]
         figure.add_scatter(
-            x=[getattr(row, cost) for row in chosen],
+            x=[row.measured(cost) for row in chosen],
             y=[row.val_bpb for row in chosen],
             mode="markers",
             name=kind,
@@ -85,7 +90,7 @@ def pareto_figure(
         (row for row in drawn if row.pareto_rank == 0), key=lambda row: row.val_bpb or 0.0
     )
     figure.add_scatter(
-        x=[getattr(row, cost) for row in front],
+        x=[row.measured(cost) for row in front],
         y=[row.val_bpb for row in front],
         mode="markers+lines" if set(objectives) == {"val_bpb", cost} else "markers",
         name="Pareto front",
@@ -93,7 +98,7 @@ def pareto_figure(
         line={"color": COLOURS["front"], "width": 1.5, "shape": "vh"},
         hoverinfo="skip",
     )
-    figure.update_xaxes(title=COSTS[cost])
+    figure.update_xaxes(title=cost_title(cost))
     figure.update_yaxes(title="validation bits per byte")
     return figure.update_layout(
         height=460,

@@ -16,7 +16,6 @@ from .wording import DASH, plain
 
 _FORMATS = {  # metric: heading, format
     "val_bpb": ("val bits/byte", "%.4f"),
-    "recall_mqar": ("recall", "%.3f"),
     "tokens_per_s": ("tokens/s", "localized"),
     "step_time_s": ("s/step", "%.4f"),
     "peak_memory_bytes": ("peak memory", "bytes"),

@@ -23,6 +23,7 @@ from .store import Store
 from .trial_leases import Orphans
 from .trial_records import CURVE
 from .views import (
+    RECALL,
     ArchitectureDetail,
     BestPoint,
     Funnel,
@@ -43,6 +44,7 @@ __all__ = [
     "CURVE",
     "DUPLICATE",
     "INVALID",
+    "RECALL",
     "ArchitectureDetail",
     "ArchitectureRow",
     "ArchitectureState",

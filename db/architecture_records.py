@@ -97,6 +97,7 @@ class ArchitectureRecords(Records):
                 rejected_by=failure.gate if failure else None,
                 mlp_width=judgement.mlp_width,
                 n_params=judgement.n_params,
+                flops_per_token=judgement.flops_per_token,
                 state_bytes=judgement.state_bytes,
                 state_bytes_at=dict(judgement.state_bytes_at) or None,
             )

@@ -52,12 +52,14 @@ class DetailQueries(Reader):
                 llm_calls=_calls(connection, LLMCall.architecture_id == id_),
             )
 
-    def trial_with_metrics(self, trial_id: str) -> TrialDetail | None:
-        """The trial of this id with everything measured in it; None for an unknown one."""
+    def find_trial(self, key: str) -> TrialDetail | None:
+        """The one trial whose id is or begins with `key`, with everything measured in it; None
+        where there is none, or where there are several."""
+        begins = Trial.id.startswith(key.upper(), autoescape=True)
         with self._database.read() as connection:
-            id_ = connection.scalar(select(Trial.architecture_id).where(Trial.id == trial_id))
-            trials = () if id_ is None else _trials(connection, id_)
-        return next((found for found in trials if found.trial.id == trial_id), None)
+            found = connection.execute(select(Trial.id, Trial.architecture_id).where(begins)).all()
+            trials = _trials(connection, found[0][1]) if len(found) == 1 else ()
+        return next((detail for detail in trials if detail.trial.id == found[0][0]), None)
 
     def architectures_by_id(self, ids: Iterable[str]) -> dict[str, ArchitectureRow]:
         """The full rows of these architectures, sources included."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, literal, select
 from sqlalchemy.orm import aliased
 
 from .quotes import NOT_QUOTED, best_recall, mean_of, quotes_by_rung
 from .reader import Reader
 from .rows import rows_of
 from .schema import Architecture, Metric, Parent, Statistic, Trial
-from .views import SCORE_METRICS, LeaderboardRow, Score
+from .views import RECALL, SCORE_METRICS, LeaderboardRow, Score
 
 _Interval = tuple[float | None, float | None, float | None]  # value, low, high
 _STATISTICS = ("delta", "score", "fitness", "rank", "pareto_rank", "tie")
@@ -22,7 +22,15 @@ _TRIAL = (
 )
 _SHOWN = (
     *("id", "number", "name", "motivation", "origin", "state", "is_reference", "family"),
-    *("pattern", "n_params", "state_bytes", "reason", "rejected_by", "created_at"),
+    *(
+        "pattern",
+        "n_params",
+        "flops_per_token",
+        "state_bytes",
+        "reason",
+        "rejected_by",
+        "created_at",
+    ),
 )
 
 
@@ -60,13 +68,14 @@ class LeaderboardQueries(Reader):
 
 
 def select_scores(connection: Connection, run_id: str) -> tuple[Score, ...]:
-    metrics = {name: aliased(Metric) for name in SCORE_METRICS}
+    named = [*SCORE_METRICS, literal(RECALL) + Trial.task]
+    metrics = [(name, aliased(Metric)) for name in named]
     query = select(  # in order of Score's fields
         Trial.id,
         *(getattr(Trial, name) for name in _TRIAL),
-        *(metric.value for metric in metrics.values()),
+        *(metric.value for _, metric in metrics),
     )
-    for name, metric in metrics.items():
+    for name, metric in metrics:
         is_final = and_(metric.trial_id == Trial.id, metric.name == name, metric.step.is_(None))
         query = query.outerjoin(metric, is_final)
     chosen = query.where(Trial.run_id == run_id, Trial.state == "done").order_by(Trial.id)
@@ -151,7 +160,7 @@ def _row(
         tokens_per_s=mean_of(score.tokens_per_s for score in quote.scores),
         step_time_s=mean_of(score.step_time_s for score in quote.scores),
         peak_memory_bytes=mean_of(score.peak_memory_bytes for score in quote.scores),
-        recall_mqar=best_recall(scores),
+        recall=best_recall(scores),
         trial_id=quote.scores[0].trial_id,
         trial_ids=tuple(score.trial_id for score in quote.scores),
     )

@@ -44,13 +44,14 @@ def quotes_by_rung(scores: Iterable[Score]) -> dict[int, Quote]:
     }
 
 
-def best_recall(scores: Iterable[Score]) -> float | None:
-    """The highest mean over seeds of any learning rate on the recall task; None if never run."""
-    groups: dict[tuple[int, float], list[float]] = defaultdict(list)
+def best_recall(scores: Iterable[Score]) -> dict[str, float]:
+    """By task, the highest mean over seeds of any learning rate."""
+    groups: dict[str, dict[tuple[int, float], list[float]]]
+    groups = defaultdict(lambda: defaultdict(list))
     for score in scores:
-        if score.recall_mqar is not None:
-            groups[score.rung, score.learning_rate].append(score.recall_mqar)
-    return max(map(fmean, groups.values()), default=None)
+        if score.recall is not None:
+            groups[score.task][score.rung, score.learning_rate].append(score.recall)
+    return {task: max(map(fmean, rates.values())) for task, rates in sorted(groups.items())}
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

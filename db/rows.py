@@ -59,6 +59,7 @@ class ArchitectureRow:
     released_at: datetime | None
     mlp_width: int | None
     n_params: int | None
+    flops_per_token: float | None
     state_bytes: int | None
     state_bytes_at: dict[int, int] | None
     created_at: datetime

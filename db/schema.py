@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from .columns import CleanText, FiniteNumber, LengthTable, RowNumber, UtcTime
 
-HEAD = "0003"  # the newest revision in migrations/versions
+HEAD = "0004"  # the newest revision in migrations/versions
 
 Json = Annotated[dict[str, Any], "json"]
 LengthsToNumbers = Annotated[dict[int, int], "lengths"]
@@ -87,6 +87,7 @@ class Architecture(Base):
     released_at: Mapped[datetime | None]  # when an audit ended its quarantine for good
     mlp_width: Mapped[int | None]
     n_params: Mapped[int | None]
+    flops_per_token: Mapped[float | None]  # of a training step, forward and backward
     state_bytes: Mapped[int | None]
     state_bytes_at: Mapped[LengthsToNumbers | None]
     created_at: Mapped[datetime]

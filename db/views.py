@@ -8,9 +8,8 @@ from typing import Any
 
 from .rows import ArchitectureRow, ArchitectureState, StatisticRow, TrialPurpose, TrialRow
 
-SCORE_METRICS = (
-    *("val_bpb", "test_bpb", "recall_mqar", "tokens_per_s", "step_time_s", "peak_memory_bytes"),
-)
+SCORE_METRICS = ("val_bpb", "test_bpb", "tokens_per_s", "step_time_s", "peak_memory_bytes")
+RECALL = "recall_"  # and a task's name: the metric of its trials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +27,10 @@ class Score:
     finished_at: datetime
     val_bpb: float | None
     test_bpb: float | None  # on the shard that is opened for finalists alone
-    recall_mqar: float | None
     tokens_per_s: float | None
     step_time_s: float | None
     peak_memory_bytes: float | None
+    recall: float | None  # of its task: the share of right answers
 
     def metrics(self) -> dict[str, float | None]:
         """The measurements under the store's names."""
@@ -44,9 +43,10 @@ class LeaderboardRow:
 
     `val_bpb` is the mean over seeds at the highest rung with a score, at the learning rate where
     that mean is lowest; `trial_ids` are the trials behind it in order of seed, `trial_id` the
-    first. Rejected and quarantined architectures show no scores. The intervals of `val_bpb` and
-    `delta`, `rank`, `fitness` (where the run has one), `pareto_rank` and `tie` (a group of rows
-    within the noise floor of each other) are the driver's statistics for this rung.
+    first. A task's `recall` is a mean over seeds too, at the rate where it is highest. Rejected and
+    quarantined architectures show no scores. The intervals of `val_bpb` and `delta`, `rank`,
+    `fitness` (where the run has one), `pareto_rank` and `tie` (a group of rows within the noise
+    floor of each other) are the driver's statistics for this rung.
     """
 
     id: str
@@ -79,8 +79,9 @@ class LeaderboardRow:
     tokens_per_s: float | None = None
     step_time_s: float | None = None
     peak_memory_bytes: float | None = None
-    recall_mqar: float | None = None
+    recall: dict[str, float] = field(default_factory=dict)  # by task: the share of right answers
     n_params: int | None = None
+    flops_per_token: float | None = None
     state_bytes: int | None = None
     trial_id: str | None = None
     trial_ids: tuple[str, ...] = ()
@@ -88,6 +89,13 @@ class LeaderboardRow:
     reason: str | None = None
     rejected_by: str | None = None
     created_at: datetime
+
+    def measured(self, metric: str) -> float | None:
+        """A number by its metric's name, such as "state_bytes" or "recall_mqar"."""
+        if metric.startswith(RECALL):
+            return self.recall.get(metric.removeprefix(RECALL))
+        value: float | None = getattr(self, metric)
+        return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from .results import GateResult, Judgement, TrialResult, TrialSpec, TrialStatus
 
 if TYPE_CHECKING:
+    from .company import Pool
     from .corpus import Corpus, load_corpus, validation_windows
     from .correlation import Correlation, kendall, spearman
     from .judge import Judge
-    from .ray_pool import Finished, JudgeJob, RayPool, TrialJob
+    from .ray_pool import Finished, JudgeJob, TrialJob
     from .statistics import (
         NoiseFloor,
         noise_deviations,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         rank_with_ties,
         resolution_bpb,
     )
+    from .workers import open_workers
 
 _LAZY = {
     "Corpus": "corpus",
@@ -30,12 +32,13 @@ _LAZY = {
     "Judge": "judge",
     "JudgeJob": "ray_pool",
     "NoiseFloor": "statistics",
-    "RayPool": "ray_pool",
+    "Pool": "company",
     "TrialJob": "ray_pool",
     "kendall": "correlation",
     "load_corpus": "corpus",
     "noise_deviations": "statistics",
     "noise_floor": "statistics",
+    "open_workers": "workers",
     "rank_with_ties": "statistics",
     "resolution_bpb": "statistics",
     "spearman": "correlation",
@@ -51,7 +54,7 @@ __all__ = [
     "JudgeJob",
     "Judgement",
     "NoiseFloor",
-    "RayPool",
+    "Pool",
     "TrialJob",
     "TrialResult",
     "TrialSpec",
@@ -60,6 +63,7 @@ __all__ = [
     "load_corpus",
     "noise_deviations",
     "noise_floor",
+    "open_workers",
     "rank_with_ties",
     "resolution_bpb",
     "spearman",

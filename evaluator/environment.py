@@ -19,8 +19,11 @@ def environment(
     threads: int,
     corpus: str,
     sandbox: Containment,
+    mps: bool = False,
 ) -> dict[str, Any]:
-    """`device`: "cpu" or "cuda"; `corpus`: the hash of the data."""
+    """`device`: "cpu" or "cuda"; `corpus`: the hash of the data; `mps`: whether the GPU was shared
+    by NVIDIA's service, which moves what is timed.
+    """
     return {
         "linearch": __version__,
         "torch": torch.__version__,
@@ -29,6 +32,7 @@ def environment(
         "device": device,
         "machine": gpu_name or _cpu_name(),
         "threads": threads,
+        "mps": mps,
         "corpus": corpus,
         "sandbox": sandbox.as_stored(),
     }

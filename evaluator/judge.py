@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -29,17 +30,26 @@ _GPU_FACTS_S = 120.0
 
 
 class Judge:
-    """Owns a sandbox and the corpus, whose files `folder` keeps. `device` is "cpu" or "cuda".
+    """Owns a sandbox and the corpus, whose files `folder` keeps. `device` is "cpu" or "cuda"; `mps`
+    holds the variables of a service that its children share the GPU by, if they do.
 
     What a candidate does wrong comes back as a value; only PreflightError and ConfigError, for
     a corpus or sizes that cannot be used, are raised. Not thread-safe. Sets torch's threads for
     this process, which should be the judge's own.
     """
 
-    def __init__(self, config: RunConfig, *, device: str, folder: Path) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        device: str,
+        folder: Path,
+        mps: Mapping[str, str] | None = None,
+    ) -> None:
         self._config = config
         self._device = device
         self._folder = folder
+        self._mps = mps
         self._kernel_cache = folder / "kernels"
         self._is_filled = False
         # What is compared here is small: a thread for each of many cores makes it slower.
@@ -51,6 +61,7 @@ class Judge:
             device=device,
             profile=config.sandbox.profile,
             kernel_cache=self._kernel_cache if is_shared(config, device) else None,
+            mps=mps,
         )
         self._sandbox.start()
 
@@ -154,6 +165,7 @@ class Judge:
             threads=self._config.workers.threads_per_trial,
             corpus=self._corpus.identity,
             sandbox=self.containment,
+            mps=self._mps is not None,
         )
 
     @cached_property

@@ -48,6 +48,7 @@ def kernel_cases(config: RunConfig) -> list[Case]:
     """
     import torch
 
+    from ..kernels.dplr import FUSED_IS_CHECKED
     from ..kernels.triton.warm import cases  # Triton, which CPU-only machines may lack
 
     model = config.model
@@ -59,6 +60,8 @@ def kernel_cases(config: RunConfig) -> list[Case]:
         return in_float32
     compared = [case for case in in_float32 if case.operation in _COMPARED_IN_FLOAT32]
     chosen = cases(dims, [torch.bfloat16], [torch.bfloat16], widths)
+    if not FUSED_IS_CHECKED:  # nor launched unasked
+        chosen = [case for case in chosen if case.operation != "dplr"]
     return [case for case in chosen if case.value_dim != head + 1 or _adds_only(case)] + compared
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PROGRAM = "nvidia-cuda-mps-control"
-_PIPES, _LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
+PIPES, _LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 _BESIDE_THE_DRIVER = ("/usr/local/nvidia/bin", "/usr/bin", "/usr/local/cuda/bin", "/opt/bin")
 _CALL_S = 10.0
 _END_S = 5.0
@@ -36,17 +36,25 @@ def shared_gpu(environment: Mapping[str, str] | None = None) -> Iterator[dict[st
     service of the user's is in use already: then that one is, and goes on. Raises MpsUnavailable.
     """
     environment = os.environ if environment is None else environment
-    if _PIPES in environment:
+    if PIPES in environment:
         _ask("get_server_list", environment)
-        yield {_PIPES: environment[_PIPES]}
+        yield {PIPES: environment[PIPES]}
         return
     # The path of a socket in it may have 108 characters.
     with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as folder:
         ours = _start(Path(folder), environment)
         try:
-            yield {_PIPES: ours[_PIPES]}
+            yield {PIPES: ours[PIPES]}
         finally:
             _stop(ours)
+
+
+def has_served(variables: Mapping[str, str]) -> bool:
+    """Whether a process's CUDA has found the service: it starts a server for the first that does,
+    and CUDA that does not find it comes up without a word. Raises MpsUnavailable.
+    """
+    servers = _ask("get_server_list", {**os.environ, **variables}).split()
+    return any(server.isdigit() for server in servers)
 
 
 def find_control(environment: Mapping[str, str]) -> Path:
@@ -56,12 +64,12 @@ def find_control(environment: Mapping[str, str]) -> Path:
     places = [*environment.get("PATH", "").split(":"), *beside, *_BESIDE_THE_DRIVER]
     found = shutil.which(_PROGRAM, path=":".join(place for place in places if place))
     if found is None:
-        raise MpsUnavailable(f"{_PROGRAM} is not installed, so processes take turns on the GPU")
+        raise MpsUnavailable(f"{_PROGRAM} is not installed")
     return Path(found)
 
 
 def _start(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    places = {_PIPES: folder / "pipes", _LOGS: folder / "logs"}
+    places = {PIPES: folder / "pipes", _LOGS: folder / "logs"}
     for place in places.values():
         place.mkdir()
     ours = {**environment, **{name: str(place) for name, place in places.items()}}
@@ -74,7 +82,7 @@ def _stop(ours: dict[str, str]) -> None:
     """Ends it with what is still connected, and waits until it is gone."""
     _ask(f"quit -t {_END_S:.0f}", ours)
     deadline = time.monotonic() + _CALL_S + _END_S
-    while (Path(ours[_PIPES]) / f"{_PROGRAM}.pid").exists():
+    while (Path(ours[PIPES]) / f"{_PROGRAM}.pid").exists():
         if time.monotonic() > deadline:
             raise MpsUnavailable(f"{_PROGRAM} goes on although it was told to quit")
         time.sleep(_POLL_S)

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,25 @@ class Finished:
 class RayPool:
     """A fixed set of workers on a local Ray, or on the cluster at `address`.
 
-    Each worker runs one job at a time. Raises PreflightError if Ray cannot be started or reached.
+    Each worker runs one job at a time. `mps`: the variables of a service that the workers' children
+    share a GPU by. Raises PreflightError if Ray cannot be started or reached.
     """
 
     def __init__(
-        self, config: RunConfig, *, device: str, folder: Path, address: str | None = None
+        self,
+        config: RunConfig,
+        *,
+        device: str,
+        folder: Path,
+        address: str | None = None,
+        mps: Mapping[str, str] | None = None,
     ) -> None:
-        self._config, self._device, self._folder = config, device, folder
+        self._config, self._device, self._folder, self._mps = config, device, folder, mps
         # Ray puts the driver's working folder first on its workers' path, where this repository's
         # `kernels` and `agents` would shadow other packages, and they run in it: give them an empty
         # one that lives as long as they do (libraries fail to load in a folder that is gone).
         self._home = tempfile.TemporaryDirectory(prefix="linearch-ray-", ignore_cleanup_errors=True)
-        with contextlib.chdir(self._home.name), _without_secrets():
+        with contextlib.chdir(self._home.name), without_secrets():
             self._ray = _start_ray(config, device, address)
         self.slots = self._count_slots(is_cluster=address is not None)
         self._idle = [self._new_worker() for _ in range(self.slots)]
@@ -115,7 +122,7 @@ class RayPool:
         actor = self._ray.remote(_Worker).options(
             num_cpus=workers.threads_per_trial, num_gpus=share, max_restarts=0
         )
-        return actor.remote(self._config.model_dump(), self._device, str(self._folder))
+        return actor.remote(self._config.model_dump(), self._device, str(self._folder), self._mps)
 
     def _count_slots(self, *, is_cluster: bool) -> int:
         per_device = self._config.workers.trials_at_once
@@ -133,10 +140,14 @@ class RayPool:
 class _Worker:
     """What runs inside the actor: one Judge, made at the first job so that a fault is reported."""
 
-    def __init__(self, config: dict[str, Any], device: str, folder: str) -> None:
+    def __init__(
+        self, config: dict[str, Any], device: str, folder: str, mps: Mapping[str, str] | None
+    ) -> None:
         from .judge import Judge
 
-        self._judge = Judge(RunConfig.model_validate(config), device=device, folder=Path(folder))
+        self._judge = Judge(
+            RunConfig.model_validate(config), device=device, folder=Path(folder), mps=mps
+        )
 
     def judge(self, source: str, pattern: str, is_reference: bool) -> Judgement:
         return self._judge.judge(source, pattern, is_reference=is_reference)
@@ -192,7 +203,7 @@ def _authenticate(address: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _without_secrets() -> Iterator[None]:
+def without_secrets() -> Iterator[None]:
     """Hides every variable that looks like a credential from the processes started meanwhile."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if _SECRET.search(name)}
     try:

@@ -36,14 +36,15 @@ class GateResult:
 class Judgement:
     """All gates of one candidate, and the sizes they measured on the way.
 
-    `state_bytes` is one sequence's state over all layers after the profile's seq_len;
-    `state_bytes_at` gives it at several lengths (it grows only under full attention). `sandbox` is
-    the level of containment that it ran under.
+    `flops_per_token` is a training step's, forward and backward; `state_bytes` is one sequence's
+    state over all layers after the profile's seq_len; `state_bytes_at` gives it at several lengths
+    (it grows only under full attention). `sandbox` is the level of containment that it ran under.
     """
 
     results: tuple[GateResult, ...]
     mlp_width: int | None = None
     n_params: int | None = None
+    flops_per_token: float | None = None
     state_bytes: int | None = None
     state_bytes_at: dict[int, int] = field(default_factory=dict)
     wall_s: float | None = None

@@ -75,7 +75,10 @@ class Sizing:
         return self._add(parameter_budget(n_params, width, model), started)
 
     def keeps_its_state_size(self) -> bool:
-        """The gate "state": the whole model's, at half, one and two times the training length."""
+        """The gate "state": the whole model's, at half, one and two times the training length.
+
+        The same model's work is counted here.
+        """
         started = time.perf_counter()
         if not self._subject.can_stream:
             why = "Its convention has no state between calls, so it has no size."
@@ -93,6 +96,9 @@ class Sizing:
                 length: state_after(stream, random_tokens(1, length, model.vocab_size))
                 for length in lengths
             }
+            self.found.update(flops_per_token=self._flops_per_token())
+        except ChildFailed as failure:
+            return self._add(failed("state", failure), started)
         except TrialStopped as stopped:
             return self._add(not_streamed("state", stopped), started)
         at = {length: size_of(state) for length, state in states.items()}
@@ -114,6 +120,12 @@ class Sizing:
         sizes = model_sizes(self._config, self._subject.pattern, width)
         reply = self._child.call("build", {"model": sizes, "seed": INIT_SEED})
         return _count_in(reply.values.get("n_params"))
+
+    def _flops_per_token(self) -> float:
+        """Of a training step, forward and backward: two for each multiplication that is added."""
+        seq_len = self._config.data.seq_len
+        reply = self._child.call("work", {"length": seq_len})
+        return 2 * _count_in(reply.values.get("multiply_adds")) / seq_len
 
     def _add(self, result: GateResult, started: float) -> bool:
         """Whether nothing speaks against going on."""

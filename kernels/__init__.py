@@ -11,6 +11,7 @@ from .convolution import short_convolution
 from .cross_entropy import linear_cross_entropy
 from .decay import chunk_decay
 from .delta import chunk_delta, chunk_oja
+from .dplr import chunk_dplr
 from .elementwise import scan
 from .gating import gated_product, swiglu
 from .norm import add_rms_norm, rms_norm
@@ -22,6 +23,7 @@ __all__ = [
     "causal_attention",
     "chunk_decay",
     "chunk_delta",
+    "chunk_dplr",
     "chunk_oja",
     "gated_product",
     "linear_cross_entropy",

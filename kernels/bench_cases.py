@@ -17,6 +17,7 @@ from . import (
     causal_attention,
     chunk_decay,
     chunk_delta,
+    chunk_dplr,
     chunk_oja,
     gated_product,
     linear_cross_entropy,
@@ -119,6 +120,15 @@ def _delta(kind: str, x: _Inputs) -> Made:
     return leaves, partial(chunk_delta, *leaves)
 
 
+def _dplr(kind: str, x: _Inputs) -> Made:
+    """As RWKV-7 calls it: b takes away half of what the state held under a, a unit key."""
+    shapes = {"scalar": x.shape[:3], "channel": x.shape}
+    a = x.unit(*x.shape)
+    leaves = [*x.qkv(), a, (-0.5 * a).detach().requires_grad_()]
+    leaves += [x.gate(*shapes[kind])] if kind in shapes else []
+    return leaves, partial(chunk_dplr, *leaves)
+
+
 def _value_decay(x: _Inputs) -> Made:
     leaves = [*x.qkv(), x.gate(*x.shape)]
     *qkv, gate = leaves
@@ -212,6 +222,9 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "delta none": partial(_delta, "none"),
     "delta scalar": partial(_delta, "scalar"),
     "delta channel": partial(_delta, "channel"),
+    "dplr none": partial(_dplr, "none"),
+    "dplr scalar": partial(_dplr, "scalar"),
+    "dplr channel": partial(_dplr, "channel"),
     "oja none": partial(_oja, "none"),
     "oja scalar": partial(_oja, "scalar"),
     "attention full": partial(_attention, None),

@@ -73,6 +73,11 @@ def _gated_delta(module: str, case: Case) -> Any:
     return _function(f"fla.ops.{module}", f"chunk_{module}")(q, k, v, g, beta.to(v.dtype))
 
 
+def _dplr(case: Case) -> Any:
+    *streams, g = case.leaves
+    return _function("fla.ops.generalized_delta_rule", "chunk_dplr_delta_rule")(*streams, gk=g)
+
+
 def _scan(case: Case) -> Any:
     return _function("fla.ops.hgrn", "chunk_hgrn")(*case.leaves)
 
@@ -99,6 +104,7 @@ _CALLS: dict[str, Callable[[Case], Any]] = {
     "delta none": _delta,
     "delta scalar": partial(_gated_delta, "gated_delta_rule"),
     "delta channel": partial(_gated_delta, "kda"),
+    "dplr channel": _dplr,
     "scan": _scan,
     "norm, gated": _gated_norm,
     "head and loss": _loss,

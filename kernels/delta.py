@@ -23,6 +23,9 @@ from .packing import Packing
 from .precision import without_autocast, working_dtype
 
 LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
+# Whether calls of chunk_oja that name no form take Triton's on a GPU, and `linearch bench warm`
+# compiles it: not before its kernels have passed their tests (test_triton_oja_on_gpu.py) on one.
+FUSES_OJA_UNASKED: bool = False
 
 
 @without_autocast
@@ -68,7 +71,7 @@ def chunk_delta(
         )
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = _why_not_fused(q, v, dtype)
+    unfused = why_not_fused(q, v, dtype)
     if form == "triton" and unfused is not None:
         raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
     form = choose_form(
@@ -112,6 +115,7 @@ def chunk_oja(
 
     q, k: [B, T, H, K]; v: [B, T, H, V]; beta: [B, T, H] in 0 to 2.
     log_decay: [H], [B, T, H] or, one for each value channel, [B, T, H, V].
+    form: Triton's is taken where it is asked for, not by itself on a GPU.
     Otherwise as `chunk_delta` with one step a token.
     """
     packing = _check_oja(q, k, v, beta, log_decay, initial_state, cu_seqlens)
@@ -128,16 +132,33 @@ def chunk_oja(
         )
         return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
+    unfused = why_not_fused(q, v, dtype)
+    if form == "triton" and unfused is not None:
+        raise ValueError(f"chunk_oja: {unfused}; form 'chunked' takes it")
+    form = choose_form(
+        form,
+        q.shape[1],
+        fused_on=None if unfused else q.device,
+        fused_is_best=FUSES_OJA_UNASKED and fused_is_best(v),
+    )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, v, beta = q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype)
+    beta = beta.to(dtype)
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
     start = None if initial_state is None else initial_state.to(dtype)
-    run = oja_loop if choose_form(form, q.shape[1]) == "naive" else oja_chunks
-    o, state = run(q, k, v, beta, log_decay, start, scale)
+    if form == "triton" and v.dtype == torch.bfloat16:
+        dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
+    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    if form == "triton":
+        from .triton.oja import oja_fused  # needs a package that CPU-only machines may lack
+
+        o, state = oja_fused(q, k, v, beta, log_decay, start, scale)
+    else:
+        run = oja_loop if form == "naive" else oja_chunks
+        o, state = run(q, k, v, beta, log_decay, start, scale)
     return o.to(out_dtype), state
 
 
-def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
+def why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
     """What of a call the Triton form does not take, or None."""
     if dtype == torch.float64:
         return "the Triton form takes bfloat16 and float32, and an argument is float64"

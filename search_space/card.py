@@ -2,8 +2,8 @@
 
 A card is a plain mapping that the caller fills; what it lacks is shown as not measured:
 name, motivation, expectation, architecture_id, run, seed, tokens, corpus_hash, gates (the names of
-those passed), val_bpb, val_bpb_noise, n_params, state_bytes, tokens_per_s, device, recall_mqar,
-origin.
+those passed), val_bpb, val_bpb_noise, n_params, state_bytes, tokens_per_s, device, recall (by
+task), origin.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _measurements(card: Mapping[str, Any]) -> str:
         "parameters": _number(card.get("n_params"), ","),
         "state of one sequence, bytes": _number(card.get("state_bytes"), ","),
         "training speed, tokens/s": speed,
-        "MQAR recall": _number(card.get("recall_mqar"), ".3f"),
+        **_recalled(card.get("recall") or {}),
         "gates passed": ", ".join(_line(gate) for gate in card.get("gates") or ()) or _MISSING,
         "run": _line(card.get("run") or "unknown"),
         "seed": "unknown" if card.get("seed") is None else _line(card["seed"]),
@@ -68,6 +68,10 @@ def _measurements(card: Mapping[str, Any]) -> str:
     return "\n".join(
         ["| what | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     )
+
+
+def _recalled(shares: Mapping[str, float]) -> dict[str, str]:
+    return {f"right answers on {_line(t)}": _number(v, ".3f") for t, v in shares.items()}
 
 
 def _usage(package: str, config: BackboneConfig, has_weights: bool) -> str:

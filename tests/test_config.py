@@ -36,6 +36,7 @@ def test_single_settings_win_over_a_file_which_wins_over_the_profile(tmp_path: P
         ({"data.max_bytes": 1000}, "max_bytes is for other corpora"),
         ({"training.learning_rates": [-1, 1e-3]}, r"learning_rates\.0.*greater than 0 \(got -1"),
         ({"training.learning_rates": [1e-3, float("inf")]}, r"learning_rates\.1.*finite"),
+        ({"recall.learning_rates": [0.0]}, r"recall\.learning_rates\.0.*greater than 0"),
         ({"training.betas": [0.9, 1]}, r"betas\.1.*less than 1"),
         ({"training.betas": [-0.1, 0.9]}, r"betas\.0.*greater than or equal to 0"),
         ({"training.clip_norm": float("inf")}, r"clip_norm.*finite"),

@@ -139,7 +139,17 @@ def test_a_number_is_had_again_by_replay_verify(finished: Path, store: Store) ->
     found = json.loads(verified.stdout)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert found["same_surroundings"]
-    assert abs(found["repeated_bpb"] - found["stored_bpb"]) <= 1e-6
+    (number,) = found["numbers"]
+    assert number["metric"] == "val_bpb"
+    assert abs(number["repeated"] - number["stored"]) <= 1e-6
+
+
+def test_any_trials_numbers_are_had_again_a_tasks_too(finished: Path, store: Store) -> None:
+    trials = store.queries.architecture(best_candidate(store)).trials
+    probe = next(item for item in trials if item.trial.task == "mqar")
+    verified = run(finished, "linearch", "replay", probe.trial.id, "--verify")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert f"recall_mqar: stored {probe.metrics['recall_mqar']:.6f}, repeated" in verified.stdout
 
 
 def test_an_exported_architecture_decodes_elsewhere_as_it_was_trained(

@@ -27,8 +27,10 @@ def architecture(name: str, **facts: Any) -> dict[str, Any]:
         "n_seeds": 3,
         "val_bpb_by_rung": {"0": 2.5, "1": 2.0},
         "n_params": 120_000,
+        "flops_per_token": 912_345.0,
         "state_bytes": 2048,
         "tokens_per_s": 31_400.0,
+        "peak_memory_bytes": 3 << 20,
         "trials": [],
     }
     return row | facts
@@ -52,7 +54,9 @@ def report(*architectures: dict[str, Any], **facts: Any) -> dict[str, Any]:
 
 def test_a_row_has_every_rung_and_the_interval_of_the_last() -> None:
     page = markdown(report(architecture("A"), architecture("B", tie=2, rank=2)))
-    assert "| 1 | A | baseline | 2.500 | 2.000 ± 0.100 | 3 | 120,000 | 2.0 | 31 |" in page
+    assert (
+        "| 1 | A | baseline | 2.500 | 2.000 ± 0.100 | 3 | 120,000 | 0.91 | 2.0 | 31 | 3 |" in page
+    )
     assert "2026-11-27, a machine, torch 2.13, finished in 1:05." in page
 
 
@@ -60,19 +64,20 @@ def test_what_is_missing_is_a_dash_and_never_zero() -> None:
     unmeasured = {"rank": None, "state_bytes": None, "tokens_per_s": None, "val_bpb_high": None}
     low = architecture("A", rung=0, val_bpb_by_rung={"0": 2.5}, **unmeasured)
     page = markdown(report(low, architecture("B", tie=2)))
-    assert "| – | A | baseline | 2.500 | – | 3 | 120,000 | – | – |" in page
+    assert "| – | A | baseline | 2.500 | – | 3 | 120,000 | 0.91 | – | – | 3 |" in page
     assert "Seed noise of one training: not measured." in page
 
 
-def test_tasks_get_a_column_with_the_mean_of_their_seeds() -> None:
-    trials = [
-        {"task": "mqar", "metrics": {"recall_mqar": 0.5}},
-        {"task": "mqar", "metrics": {"recall_mqar": 1.0}},
-        {"task": "corpus", "metrics": {"val_bpb": 2.0}},
+def test_tasks_get_a_column_with_the_seeds_of_their_best_rate() -> None:
+    measured = [(1e-3, 0.5), (1e-3, 1.0), (1e-2, 0.2)]
+    trials: list[dict[str, Any]] = [
+        {"task": "mqar", "learning_rate": rate, "metrics": {"recall_mqar": share}}
+        for rate, share in measured
     ]
+    trials.append({"task": "corpus", "learning_rate": 1e-3, "metrics": {"val_bpb": 2.0}})
     page = markdown(report(architecture("A", trials=trials), architecture("B")))
     assert "| rung 1 | mqar | seeds |" in page
-    assert "| 2.000 ± 0.100 | 75% | 3 |" in page
+    assert "| 2.000 ± 0.100 | 75% (50% to 100%) | 3 |" in page
     assert "| 2.000 ± 0.100 | – | 3 |" in page
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..objectives import OBJECTIVES
+from ...db import RECALL
+from ..objectives import direction_of
 from ..proposers.proposal import Measured
 from .quoting import inline
 
@@ -25,14 +26,15 @@ class Metric:
 
 METRICS = {
     "val_bpb": Metric("bits per byte on held-out text", 4),
-    "recall_mqar": Metric("share of keys recalled", 3),
     "state_bytes": Metric("bytes of state a sequence"),
     "tokens_per_s": Metric("training tokens a second"),
     "step_time_s": Metric("seconds a step", 4),
     "peak_memory_bytes": Metric("bytes"),
     "n_params": Metric("parameters"),
+    "flops_per_token": Metric("operations a token in training"),
     "train_wall_s": Metric("seconds of training", 1),
 }
+_RECALL = Metric("share of right answers", 3)
 _UNKNOWN = Metric("", 4)
 # Stored for the judge's sake; to a proposer they are noise.
 _CHECKS = frozenset({"prefix_shift_nats", "train_cost_ratio", "train_cpu_s"})
@@ -40,13 +42,17 @@ _CHECKS = frozenset({"prefix_shift_nats", "train_cost_ratio", "train_cpu_s"})
 
 def format_metric(name: str, value: float | None) -> str:
     """A number with its metric's decimals, without a unit."""
-    return MISSING if value is None else f"{value:.{METRICS.get(name, _UNKNOWN).decimals}f}"
+    return MISSING if value is None else f"{value:.{_metric(name).decimals}f}"
+
+
+def _metric(name: str) -> Metric:
+    return METRICS.get(name, _RECALL if name.startswith(RECALL) else _UNKNOWN)
 
 
 def describe_metric(name: str) -> str:
     """A metric's name with its unit and the direction that counts as better."""
-    metric = METRICS.get(name, _UNKNOWN)
-    better = {"min": "lower is better", "max": "higher is better"}.get(OBJECTIVES.get(name, ""))
+    metric = _metric(name)
+    better = {"min": "lower is better", "max": "higher is better"}.get(direction_of(name) or "")
     notes = ", ".join(note for note in (metric.unit, better) if note)
     return f"{name} ({notes})" if notes else name
 
@@ -104,7 +110,7 @@ def _difference(name: str, subject: Measured, other: Measured) -> str:
 
 
 def _verdict(name: str, gap: float) -> str:
-    direction = OBJECTIVES.get(name)
+    direction = direction_of(name)
     if direction is None or gap == 0:
         return ""
     return " better" if (gap < 0) == (direction == "min") else " worse"

@@ -12,6 +12,12 @@ from functools import cache
 from typing import Any
 
 _MAX_PROCESSES = 1024
+# Processes that share a GPU by MPS have a list of their own.
+_LISTS = (
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+)
+_NOT_TOLD = (1 << 64) - 1
 
 
 class _ProcessInfo(ctypes.Structure):
@@ -29,17 +35,27 @@ class _Memory(ctypes.Structure):
 
 def gpu_memory_bytes(pids: Collection[int]) -> int | None:
     """What these processes hold on all GPUs together; None where the driver does not tell."""
-    found = None
-    for gpu in _gpus():
+    lists = [held for gpu in _gpus() if (held := _held_on(gpu)) is not None]
+    if not lists:
+        return None
+    return sum(size for held in lists for pid, size in held.items() if pid in pids)
+
+
+def _held_on(gpu: ctypes.c_void_p) -> dict[int, int] | None:
+    """Bytes by process, one that is in both lists once; None where the driver tells neither."""
+    held: dict[int, int] = {}
+    is_told = False
+    for name in _LISTS:
+        ask = getattr(_driver(), name, None)  # an elder driver has but the first
         n_processes = ctypes.c_uint(_MAX_PROCESSES)
         processes = (_ProcessInfo * _MAX_PROCESSES)()
-        status = _driver().nvmlDeviceGetComputeRunningProcesses_v3(
-            gpu, ctypes.byref(n_processes), processes
-        )
-        if status == 0:
-            held = (p.used_bytes for p in processes[: n_processes.value] if p.pid in pids)
-            found = (found or 0) + sum(held)
-    return found
+        if ask is None or ask(gpu, ctypes.byref(n_processes), processes) != 0:
+            continue
+        is_told = True
+        for process in processes[: n_processes.value]:
+            if process.used_bytes != _NOT_TOLD:
+                held[process.pid] = max(held.get(process.pid, 0), process.used_bytes)
+    return held if is_told else None
 
 
 def largest_gpu_bytes() -> int | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 Arguments = Sequence[Any]
 
 _OWN_RECURRENCES = ("linearch::decay_", "linearch::delta_")
+_OWN_TWO_STREAMS = "linearch::dplr_"
 # These allocate nothing although their schemas do not say that they return views.
 _UNSAFE_VIEWS = frozenset(
     {"aten::_unsafe_view", "aten::unsafe_chunk", "aten::unsafe_split"}
@@ -56,6 +57,8 @@ def multiply_adds(name: str, arguments: Arguments, returned: Sequence[Tensor]) -
         formula = _attention_backward if name.endswith("backward") else _attention
     if formula is None and name.startswith(_OWN_RECURRENCES):
         formula = _recurrence
+    if formula is None and name.startswith(_OWN_TWO_STREAMS):
+        formula = _two_streams
     return 0 if formula is None else formula(arguments, returned)
 
 
@@ -117,6 +120,10 @@ def _recurrence(arguments: Arguments, returned: Sequence[Tensor]) -> int:
     """Of our kernels: chunks of a fixed size, a state of K x V written and read once a token."""
     q, v = arguments[0], arguments[2]  # [B, T, H, K], [B, T, H, V]
     return 2 * int(q.numel()) * int(v.shape[-1])
+
+
+def _two_streams(arguments: Arguments, returned: Sequence[Tensor]) -> int:
+    return 2 * _recurrence(arguments, returned)
 
 
 _FORMULAS: Mapping[str, Callable[[Arguments, Sequence[Tensor]], int]] = {

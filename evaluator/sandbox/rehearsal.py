@@ -106,6 +106,7 @@ def _requests() -> Iterator[tuple[str, dict[str, Any], dict[str, Tensor]]]:
     recipe, seed = asdict(_RECIPE), {"seed": 0}
     yield "load", {"source": baseline_source(_BASELINE), "convention": "linearch"}, {}
     yield "build", {"model": _MODEL, **seed}, {}
+    yield "work", {"length": 4}, {}
     yield "practise", {"recipe": recipe}, {}
     yield "prepare", {"recipe": recipe, "resume": False}, {}
     yield "train", {"data": "uint8"}, {}

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from ..mps import PIPES
 from .confinement import Plan, confine
 from .kernel import LayerMissing, prctl, system_call, unshare
 from .limits import MIB, Limits, hide_memory
@@ -53,6 +54,7 @@ def acts_not_refused(
         **_acts_on_text(withheld),
         **(_acts_on_text(_sources()) if profile == "strict" else {}),
         **_acts_on_the_network(),
+        **_acts_on_mps(os.environ.get(PIPES)),
         **_acts_on_a_process(parent),
         **_acts_on_the_kernel(),
         **(_acts_that_start_processes() if profile == "strict" else {}),
@@ -113,6 +115,21 @@ def _acts_on_the_network() -> dict[str, Act]:
         "connect to a unix socket": lambda: connect(socket.AF_UNIX, "/nonexistent/socket"),
         "connect to an abstract socket": lambda: connect(socket.AF_UNIX, "\0nonexistent"),
         "make a pair of sockets": socket.socketpair,
+    }
+
+
+def _acts_on_mps(pipes: str | None) -> dict[str, Act]:
+    """The service obeys whoever connects to it: `quit` would end the CUDA of all."""
+
+    def connect() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.connect(f"{pipes}/control")
+
+    if pipes is None or not os.path.isdir(pipes):
+        return {}
+    return {
+        "list the multi-process service's folder": lambda: os.listdir(pipes),
+        "command the multi-process service": connect,
     }
 
 

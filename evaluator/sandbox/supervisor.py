@@ -14,6 +14,7 @@ import site
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -40,7 +41,6 @@ _MESSAGE_BYTES = 1 << 16
 _TAKEN_OVER = (
     "CUDA_DEVICE_ORDER",
     "CUDA_HOME",
-    "CUDA_MPS_PIPE_DIRECTORY",
     "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
     "PYTHONPATH",
@@ -64,7 +64,8 @@ class Sandbox:
     `folder` must be the sandbox's own: it holds a scratch folder a child, and goes altogether if
     this process is killed. Every method raises SandboxFault when the machinery fails. Not
     thread-safe: use one in each thread. `kernel_cache`: a folder of compiled kernels that children
-    may read. `without` leaves layers out: only for tests, which show by it what a layer is for.
+    may read. `mps`: the variables by which their CUDA finds a service that it shares a GPU by.
+    `without` leaves layers out: only for tests, which show by it what a layer is for.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Sandbox:
         device: str = "cpu",
         profile: Profile = "strict",
         kernel_cache: Path | None = None,
+        mps: Mapping[str, str] | None = None,
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._folder = folder.absolute()
@@ -82,6 +84,7 @@ class Sandbox:
         self._device = device
         self._profile = profile
         self._kernel_cache = kernel_cache
+        self._mps = dict(mps or {})
         self._without = without
         self._containment: Containment | None = None
         self._layers: frozenset[str] = frozenset()
@@ -278,6 +281,7 @@ class Sandbox:
         return {
             **cache,
             **{name: os.environ[name] for name in taken_over if name in os.environ},
+            **self._mps,
             "HOME": home,
             "TMPDIR": home,
             "LANG": "C.UTF-8",

@@ -27,6 +27,7 @@ from ..checkpoint import (
 )
 from ..recipe import Recipe
 from ..training import Trainer, autocast
+from .cost_meter import CostMeter
 from .mixer_bench import Answer, MixerBench
 from .protocol import Message
 from .stream_bench import StreamBench
@@ -61,6 +62,8 @@ class Workbench:
                 return {}, {}
             case "build":
                 return self._build(BackboneConfig(**values["model"]), values["seed"]), {}
+            case "work":
+                return {"multiply_adds": self._work(values["length"])}, {}
             case "mixer":
                 self._mixers.make(self._loaded_class(), **_arguments(values))
                 return {}, {}
@@ -94,6 +97,16 @@ class Workbench:
         self._model = Backbone(config, self._loaded_class()).to(self._device)
         shapes = {name: list(t.shape) for name, t in model_tensors(self._model).items()}
         return {"n_params": count_parameters(self._model), "shapes": shapes}
+
+    def _work(self, length: int) -> int:
+        """Multiply-adds of a training step on one row of so many tokens, head and loss included."""
+        model, meter = self._whole_model().train(), CostMeter()
+        tokens = torch.arange(length, device=self._device)[None] % model.config.vocab_size
+        with meter.phase("step"):
+            logits = model.logits(model(tokens)[0])
+            torch.autograd.backward(logits.float().logsumexp(-1).sum())
+        model.zero_grad(set_to_none=True)
+        return meter.totals["step"]["multiply_adds"]
 
     def _prepare(self, values: Mapping[str, Any], report: Report) -> None:
         """All that training takes but its data, which the supervisor serves when this is done."""

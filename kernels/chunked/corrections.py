@@ -1,8 +1,8 @@
 """The writes of the delta rule: each token's correction depends on those before it.
 
 Per chunk, with strengths b: (I + diag(b) stril(scores)) U = diag(b) (values - erase S_n), then
-S_{n+1} = total_n S_n + keys^T U (the WY form of arXiv 2406.06484). The triangular system is
-inverted for all chunks at once; only the products with S_n wait for each other.
+S_{n+1} = total_n S_n + keys^T U + writes_n (the WY form of arXiv 2406.06484). The triangular
+system is inverted for all chunks at once; only the products with S_n wait for each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Corrections:
     """What `correct` was given and found, as `pull` needs it. M = N * BH chunks."""
 
     scores: Tensor  # [M, C, C]
-    strength: Tensor  # [M, C, 1]
+    strength: Tensor | None  # [M, C, 1]; None: all 1
     erase: Tensor  # [M, C, K]
     values: Tensor  # [M, C, V]
     keys: Tensor  # [M, C, K]
@@ -34,7 +34,7 @@ class Corrections:
 @dataclass(frozen=True, slots=True)
 class CorrectionGrads:
     scores: Tensor
-    strength: Tensor
+    strength: Tensor | None
     erase: Tensor
     values: Tensor
     keys: Tensor
@@ -43,16 +43,17 @@ class CorrectionGrads:
 
 def correct(
     scores: Tensor,
-    strength: Tensor,
+    strength: Tensor | None,
     erase: Tensor,
     values: Tensor,
     keys: Tensor,
     total: Tensor | None,
     chunks: int,
     initial_state: Tensor | None,
+    writes: Tensor | None = None,  # [N, BH, K, V]
 ) -> Corrections:
-    inverse = _inverse_of_unit_lower(scores * strength)
-    weighted = inverse * strength.mT
+    inverse = _inverse_of_unit_lower(scores if strength is None else scores * strength)
+    weighted = inverse if strength is None else inverse * strength.mT
     written, from_state = torch.bmm(weighted, values), torch.bmm(weighted, erase)
     each_u, each_read, each_key = (_by_chunk(x, chunks) for x in (written, from_state, keys))
     shape = chunks, keys.shape[0] // chunks, keys.shape[-1], values.shape[-1]
@@ -61,6 +62,8 @@ def correct(
         each_u[n].baddbmm_(each_read[n], states[n], alpha=-1)
         kept = states[n] if total is None else states[n] * total[n]
         torch.baddbmm(kept, each_key[n].mT, each_u[n], out=states[n + 1])
+        if writes is not None:
+            states[n + 1] += writes[n]
     return Corrections(
         scores, strength, erase, values, keys, total, inverse, from_state, written, states
     )
@@ -69,7 +72,10 @@ def correct(
 def pull(
     c: Corrections, grad_u: Tensor, grad_read: Tensor, grad_final: Tensor | None
 ) -> CorrectionGrads:
-    """From the gradients of U (overwritten), of what was read of each state, of the final state."""
+    """From the gradients of U (overwritten), of what was read of each state, of the final state.
+
+    Those of the states from the second on are also those of the writes.
+    """
     chunks = grad_read.shape[0]
     each_u, each_read, each_key = (_by_chunk(x, chunks) for x in (grad_u, c.from_state, c.keys))
     grads = room_for_grads(grad_read, grad_final)
@@ -81,15 +87,19 @@ def pull(
     before, after = c.states[:-1].flatten(0, 1), grads[1:].flatten(0, 1)
     of_right = torch.bmm(c.inverse.mT, grad_u)  # of diag(b) (values - erase S)
     of_lower = torch.bmm(of_right, c.written.mT).neg_().tril_(-1)  # of diag(b) stril(scores)
-    of_read = torch.bmm(of_right, before.mT)
-    of_strength = (of_right * c.values).sum(-1, keepdim=True)
-    of_strength -= (of_read * c.erase).sum(-1, keepdim=True)
-    of_strength += (of_lower * c.scores).sum(-1, keepdim=True)
+    of_read = torch.bmm(of_right, before.mT).neg_()
+    of_strength = None
+    if c.strength is not None:
+        of_strength = (of_right * c.values).sum(-1, keepdim=True)
+        of_strength += (of_read * c.erase).sum(-1, keepdim=True)
+        of_strength += (of_lower * c.scores).sum(-1, keepdim=True)
+        for each in (of_lower, of_read, of_right):
+            each.mul_(c.strength)
     return CorrectionGrads(
-        scores=of_lower.mul_(c.strength),
+        scores=of_lower,
         strength=of_strength,
-        erase=of_read.mul_(c.strength).neg_(),
-        values=of_right.mul_(c.strength),
+        erase=of_read,
+        values=of_right,
         keys=torch.bmm(c.written, after.mT),
         states=grads,
     )

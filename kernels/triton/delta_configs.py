@@ -15,7 +15,7 @@ from .config_table import Config, Launch, chosen
 from .configs import block
 
 NARROW = 32  # keys and values up to this width take blocks of their own size
-_THREE_TO_A_PROCESSOR = 168  # registers a thread, for programs of 4 warps
+THREE_TO_A_PROCESSOR = 168  # registers a thread, for programs of 4 warps
 
 
 def chunk(dtype: torch.dtype) -> int:
@@ -39,7 +39,7 @@ def solve(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_pla
         block_m=block(key_dim, 64),
         block_n=16,
         num_stages=1 if wide else 2,
-        max_registers=None if wide or gate == 2 else _THREE_TO_A_PROCESSOR,
+        max_registers=None if wide or gate == 2 else THREE_TO_A_PROCESSOR,
     )
     return _chosen(Launch("delta solve", gate, key_dim, value_dim, dtype), rule, is_plain)
 
@@ -91,7 +91,7 @@ def pull(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plai
         block_n=block(value_dim, NARROW) if narrow else 64,
         num_warps=8 if gate == 2 and not narrow else 4,
         num_stages=1 if wide else 2,
-        max_registers=None if wide or gate != 0 else _THREE_TO_A_PROCESSOR,
+        max_registers=None if wide or gate != 0 else THREE_TO_A_PROCESSOR,
     )
     return _chosen(Launch("delta pull", gate, key_dim, value_dim, dtype), rule, is_plain)
 

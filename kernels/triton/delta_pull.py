@@ -76,9 +76,9 @@ def pull_kernel(
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h, do_b, do_t, do_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
     OWN_KEY: tl.constexpr, GATE_GRAD: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr,
-    STEPS: tl.constexpr, PRECISION: tl.constexpr,
+    STEPS: tl.constexpr, PRECISION: tl.constexpr, OF_Q: tl.constexpr = True,
 ):  # fmt: skip
-    """dq, dk (with dp where p is k), dp and dg, a head's in a part for each BK channels."""
+    """dq if OF_Q, dk (with dp where p is k), dp and dg, a head's in a part for each BK channels."""
     pid = tl.program_id(0)
     parts = tl.cdiv(K, BK)
     i_k = pid % parts
@@ -154,7 +154,7 @@ def pull_kernel(
         if is_strong:
             near = tl.zeros((C, BK), dtype=tl.float32)
             for s in range(C):
-                weights = _decays_since(summed, rows, s, pairs_q)
+                weights = decays_since(summed, rows, s, pairs_q)
                 near += weights * row_of(vk, rows, s)[None, :]
             up += vq * near
         else:
@@ -170,7 +170,8 @@ def pull_kernel(
         grad += _within(own, vk, STEPS, PRECISION)
     else:
         grad += product(pairs_q, vk, PRECISION)
-    store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
+    if OF_Q:
+        store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
     of_p = tl.zeros((C, BK), dtype=tl.float32)
     for begin in range(0, V, BV):
@@ -185,7 +186,7 @@ def pull_kernel(
         if is_strong:
             near = tl.zeros((C, BK), dtype=tl.float32)
             for s in range(C):
-                weights = _decays_since(summed, rows, s, pairs_p)
+                weights = decays_since(summed, rows, s, pairs_p)
                 near += weights * row_of(vk, rows, s)[None, :]
             up += vp * near
         else:
@@ -220,8 +221,8 @@ def pull_kernel(
         if is_strong:
             near = tl.zeros((C, BK), dtype=tl.float32)
             for s in range(C):
-                weights = _decays_since(summed, rows, s, pairs_q) * vq
-                weights += _decays_since(summed, rows, s, pairs_p) * vp
+                weights = decays_since(summed, rows, s, pairs_q) * vq
+                weights += decays_since(summed, rows, s, pairs_p) * vp
                 near = tl.where(rows[:, None] == s, tl.sum(weights, 0)[None, :], near)
             up -= vk * near
         else:
@@ -276,7 +277,7 @@ def _within(own, x, STEPS: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _decays_since(summed, rows, s, pairs):
+def decays_since(summed, rows, s, pairs):
     """w(t, s) pairs[t, s] for t > s, each channel's, [C, BK]."""
     g_s = tl.sum(tl.where(rows[:, None] == s, summed, 0.0), 0)
     since = tl.minimum((summed - g_s[None, :]).to(tl.float32), 0.0)

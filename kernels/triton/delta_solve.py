@@ -34,6 +34,25 @@ def solved(system, strength, C: tl.constexpr, OPERANDS: tl.constexpr, PRECISION:
 
 
 @triton.jit
+def solved_for(dtype: tl.constexpr, system, strength, C: tl.constexpr, PRECISION: tl.constexpr):
+    """Z where results are rounded to dtype."""
+    if dtype == tl.bfloat16:
+        # Float16 is as exact as tf32 and twice as fast; it overflows for keys far from unit norm.
+        rows = tl.arange(0, C)
+        z = solved(system, strength, C, tl.float16, PRECISION)
+        if tl.sum(tl.sum(tl.where(tl.abs(z) < 4096.0, 0, 1), 1), 0) > 0:
+            z = system
+            for t in range(1, C):
+                here = rows[:, None] == t
+                row = row_of(system, rows, t) * strength
+                taken = tl.sum(tl.expand_dims(row, 1) * z, 0)
+                z = tl.where(here, system - taken[None, :], z)
+    else:
+        z = solved(system, strength, C, tl.float32, PRECISION)
+    return z
+
+
+@triton.jit
 def _joins(SIZE: tl.constexpr, C: tl.constexpr):
     """Where two neighbouring blocks of SIZE on the diagonal meet."""
     block = tl.arange(0, C) // SIZE
@@ -59,13 +78,14 @@ def solve_kernel(
     T, H, K, chunks,
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h,
     C: tl.constexpr, BK: tl.constexpr, GATE: tl.constexpr, OWN_KEY: tl.constexpr,
-    EVEN_K: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN_K: tl.constexpr, PRECISION: tl.constexpr, ASKED: tl.constexpr = True,
 ):  # fmt: skip
     """Z of each chunk, its scores w(t, s) q_t . k_s and the gates' sums G from its start.
 
     GATE 2 also writes what q asks of the state before the chunk, e^G q, what p erases of it, e^G p,
     what k gives to the next, e^(G_end - G) k, and which channels decay too fast for the factors
     2^(G_t - M) 2^(M - G_s) of w(t, s), with M the middle's sum rounded down as in gates.py.
+    Without ASKED nothing of q is read or written. Operands have the scores' dtype.
     """
     pid = tl.program_id(0)
     chunk = pid % chunks
@@ -75,7 +95,7 @@ def solve_kernel(
     at = bh * chunks + chunk
     first = chunk.to(tl.int64) * C
     left = T - chunk * C
-    dtype = z_ptr.dtype.element_ty
+    dtype = scores_ptr.dtype.element_ty
     rows = tl.arange(0, C)
     columns = tl.arange(0, BK)
     below = rows[:, None] > rows[None, :]
@@ -90,7 +110,8 @@ def solve_kernel(
     asked = tl.zeros((C, C), dtype=tl.float32)
     for begin in range(0, K, BK):
         k_left = K - begin
-        vq = load_tile(q_at + begin, rows, columns, q_t, left, k_left, EVEN_K).to(dtype)
+        if ASKED:
+            vq = load_tile(q_at + begin, rows, columns, q_t, left, k_left, EVEN_K).to(dtype)
         vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
         if OWN_KEY:
             vp = vk
@@ -98,7 +119,8 @@ def solve_kernel(
             vp = load_tile(p_at + begin, rows, columns, p_t, left, k_left, EVEN_K).to(dtype)
         if GATE < 2:
             erased += product(vp, tl.trans(vk), PRECISION)
-            asked += product(vq, tl.trans(vk), PRECISION)
+            if ASKED:
+                asked += product(vq, tl.trans(vk), PRECISION)
         else:
             place = token * K + begin
             g = load_tile(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K)
@@ -110,8 +132,9 @@ def solve_kernel(
             total = tl.sum(tl.where(rows[:, None] == C - 1, summed, 0.0), 0)
             from_start = power_of_two(summed.to(tl.float32))
             till_end = power_of_two((total[None, :] - summed).to(tl.float32))
-            asking = vq * from_start
-            store_tile(asking_ptr + place, asking, rows, columns, H * K, left, k_left, EVEN_K)
+            if ASKED:
+                asking = vq * from_start
+                store_tile(asking_ptr + place, asking, rows, columns, H * K, left, k_left, EVEN_K)
             erasing = vp * from_start
             store_tile(erasing_ptr + place, erasing, rows, columns, H * K, left, k_left, EVEN_K)
             giving = vk * till_end
@@ -128,12 +151,14 @@ def solve_kernel(
                     weights *= row_of(vk, rows, s)[None, :]
                     column = rows[None, :] == s
                     erased += tl.where(column, tl.sum(vp * weights, 1)[:, None], 0.0)
-                    asked += tl.where(column, tl.sum(vq * weights, 1)[:, None], 0.0)
+                    if ASKED:
+                        asked += tl.where(column, tl.sum(vq * weights, 1)[:, None], 0.0)
             else:
                 given = tl.trans((vk * power_of_two(-apart)).to(dtype))
                 reading = power_of_two(apart)
                 erased += product((vp * reading).to(dtype), given, PRECISION)
-                asked += product((vq * reading).to(dtype), given, PRECISION)
+                if ASKED:
+                    asked += product((vq * reading).to(dtype), given, PRECISION)
     if GATE == 1:
         g = tl.load(g_ptr + token + rows * H, mask=rows < left, other=0.0)
         g = tl.maximum(g.to(sums_ptr.dtype.element_ty), LOWEST_LOG_DECAY)
@@ -145,17 +170,7 @@ def solve_kernel(
         asked *= decay
     erased = tl.where(below, erased, 0.0)
     place = at * C * C + rows[:, None] * C + rows[None, :]
-    tl.store(scores_ptr + place, tl.where(reads, asked, 0.0).to(dtype))
-    if dtype == tl.bfloat16:
-        # Float16 is as exact as tf32 and twice as fast; it overflows for keys far from unit norm.
-        z = solved(erased, strength, C, tl.float16, PRECISION)
-        if tl.sum(tl.sum(tl.where(tl.abs(z) < 4096.0, 0, 1), 1), 0) > 0:
-            z = erased
-            for t in range(1, C):
-                here = rows[:, None] == t
-                row = row_of(erased, rows, t) * strength
-                taken = tl.sum(tl.expand_dims(row, 1) * z, 0)
-                z = tl.where(here, erased - taken[None, :], z)
-    else:
-        z = solved(erased, strength, C, tl.float32, PRECISION)
-    tl.store(z_ptr + place, z.to(dtype))
+    if ASKED:
+        tl.store(scores_ptr + place, tl.where(reads, asked, 0.0).to(dtype))
+    z = solved_for(dtype, erased, strength, C, PRECISION)
+    tl.store(z_ptr + place, z.to(z_ptr.dtype.element_ty))

@@ -24,6 +24,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
+from ..delta import FUSES_OJA_UNASKED
 from .convolution import has_fused_heads
 
 Dims = tuple[int, int]  # K, V
@@ -33,7 +34,8 @@ DTYPES = (torch.bfloat16, torch.float32)
 WIDTHS = (32, 64, 128, 256, 512, 1024)  # of what is normalised
 _LENGTHS = (128, 512)  # one segment, and several
 # Product is delta with two steps a token; erase is product with an erase key of its own.
-_RECURRENCES = ("decay", "delta", "product", "erase")
+_OPT_IN = ("oja",) if FUSES_OJA_UNASKED else ()
+_RECURRENCES = ("decay", "delta", "product", "erase", "dplr", *_OPT_IN)
 _TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
 # By function: whether a bias, whether a rate. A gate is in float32; what has neither, as x too.
@@ -104,6 +106,7 @@ def cases(
         )
         if length == _LENGTHS[0] or operation == "decay"
         if k == v or operation not in _TWO_STEPS
+        if gate != "scalar" or operation != "dplr"  # which expands it to a channel's
     ]
     layers = [
         Case(operation=name, gate=gate, dim=n, value_dim=n, dtype=dtype, length=length)
@@ -232,16 +235,24 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     """One pass forward, from a state or none, and one backward through the output."""
     from .decay import decay_fused
     from .delta import delta_fused
+    from .dplr import dplr_fused
+    from .oja import oja_fused
 
     rows, leaf = (2, case.length, 2), partial(_leaf, with_grad)
     steps = (2, case.length * (2 if case.operation in _TWO_STEPS else 1), 2)
     q, k = (leaf(*shape, case.dim, dtype=case.dtype) for shape in (rows, steps))
     v = leaf(*steps, case.value_dim, dtype=case.dtype)
-    shapes = {"scalar": rows, "channel": (*rows, case.dim)}
+    channels = case.value_dim if case.operation == "oja" else case.dim
+    shapes = {"scalar": rows, "channel": (*rows, channels)}
     gate = None if case.gate is None else _leaf(with_grad and learns_gate, *shapes[case.gate])
     start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
         o, _ = decay_fused(q, k, v, gate, None, start, 1.0)
+    elif case.operation == "oja":
+        o, _ = oja_fused(q, k, v, leaf(*steps), gate, start, 1.0)
+    elif case.operation == "dplr":
+        a, b = (leaf(*rows, case.dim, dtype=case.dtype) for _ in range(2))
+        o, _ = dplr_fused(q, k, v, a, b, gate, start, 1.0)
     else:
         erase = leaf(*steps, case.dim, dtype=case.dtype) if case.operation == "erase" else None
         o, _ = delta_fused(q, k, v, leaf(*steps), gate, erase, start, 1.0)

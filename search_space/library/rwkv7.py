@@ -5,9 +5,8 @@ Peng et al., 2025 (arXiv 2503.14456), section 4.1, without the values shared bet
     S_t = (diag(w_t) - (a_t * c_t) c_t^T) S_{t-1} + k_t v_t^T     c_t = m * W_k x_t, at length one
     o_t = S_t^T r_t       y_t = W_o (g_t * (norm_h(o_t) + (r_t . u k_t) v_t))
 
-A token takes two delta steps: one erases along c_t, with c_t / w_t because it reads the memory
-before the decay, one writes along k_t and erases nothing. Decays stay above exp(-exp(-1/2)) = 0.55,
-so that the division is harmless. Heads are normalised by their root mean square.
+c_t reads the memory before the decay, which stays above exp(-exp(-1/2)) = 0.55. Heads are
+normalised by their root mean square.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_delta
+from linearch.kernels import chunk_dplr
 from linearch.search_space.layers import RMSNorm, l2_normalise, merge_heads, split_heads
 
 RANK = 16
@@ -57,14 +56,13 @@ class Mixer(nn.Module):
             split_heads(t, self.n_heads) for t in (r, k, v, rate, log_decay)
         )
 
-        reading = erase_key * (-log_decay).exp()
-        o, memory = chunk_delta(
+        o, memory = chunk_dplr(
             r,
-            torch.stack([rate * erase_key, k], dim=2).flatten(1, 2),  # [B, 2T, H, K]
-            torch.stack([torch.zeros_like(v), v], dim=2).flatten(1, 2),
-            k.new_ones(k.shape[0], 2 * k.shape[1], self.n_heads),
+            k,
+            v,
+            erase_key,
+            -rate * erase_key,
             log_decay,
-            erase_key=torch.stack([reading, torch.zeros_like(reading)], dim=2).flatten(1, 2),
             initial_state=None if state is None else state["memory"],
         )
 

@@ -143,3 +143,16 @@ def test_recall_is_probed_last_and_best_first(config: RunConfig) -> None:
         ("b", "mqar", 1, 0),
         ("a", "mqar", 1, 0),
     ]
+
+
+def test_tasks_have_rates_and_seeds_of_their_own_where_asked(config: RunConfig) -> None:
+    recall = {"learning_rates": [0.2, 0.3], "seeds": 2, "tasks": ["mqar", "parity"]}
+    config = validate_config({**config.model_dump(mode="json"), "recall": recall})
+    board = board_of(config)
+    board.add(who := candidate("a", origin="baseline"))
+    scored(who, 0, 3.0)
+    scored(who, 1, 3.0)
+    probes = [plan.key for plan in wanted_trials(board, config) if plan.purpose == "probe"]
+    assert [key.seed for key in probes] == 4 * [0] + 4 * [1]
+    asked = {(key.task, key.learning_rate) for key in probes}
+    assert asked == {(task, rate) for task in ("mqar", "parity") for rate in (0.2, 0.3)}

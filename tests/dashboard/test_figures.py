@@ -72,7 +72,7 @@ def test_a_front_over_other_objectives_is_not_joined(top: list[LeaderboardRow]) 
 
 
 def test_a_missing_cost_is_not_drawn_as_zero(top: list[LeaderboardRow]) -> None:
-    rows = [replace(top[0], recall_mqar=None), replace(top[1], recall_mqar=0.4)]
+    rows = [replace(top[0], recall={}), replace(top[1], recall={"mqar": 0.4})]
     figure = pareto_figure(rows, "recall_mqar", ["val_bpb"])
     drawn = [x for trace in figure.data if trace.name != "Pareto front" for x in trace.x]
     assert drawn == [0.4]

@@ -52,18 +52,25 @@ def test_missing_measurements_are_none_and_never_zero(lab: Any) -> None:
     lab.score(row.id, 2.0)
     shown = only(lab)
     assert shown.tokens_per_s == 1000.0
-    assert shown.peak_memory_bytes is shown.recall_mqar is shown.delta is shown.rank is None
+    assert shown.peak_memory_bytes is shown.delta is shown.rank is None
+    assert shown.measured("recall_mqar") is None
 
 
-def test_recall_comes_from_its_own_task(lab: Any) -> None:
+def test_recall_is_each_tasks_own_at_the_rate_whose_seeds_are_best(lab: Any) -> None:
     row = lab.sound()
     lab.score(row.id, 2.0)
-    for rate, recall in ((1e-3, 0.4), (1e-2, 0.7)):
-        trial = lab.enqueue(row.id, task="mqar", learning_rate=rate)
-        metrics = {"recall_mqar": recall, "tokens_per_s": 5.0}
+    measured = [
+        *(("mqar", 1e-3, 0, 0.9), ("mqar", 1e-3, 1, 0.1), ("mqar", 1e-2, 0, 0.6)),
+        *(("mqar", 1e-2, 1, 0.8), ("parity", 1e-3, 0, 0.5)),
+    ]
+    for task, rate, seed, recall in measured:
+        trial = lab.enqueue(row.id, task=task, learning_rate=rate, seed=seed)
+        metrics = {f"recall_{task}": recall, "tokens_per_s": 5.0}
         lab.finish(trial.id, TrialResult(status="done", metrics=metrics))
     shown = only(lab)
-    assert (shown.recall_mqar, shown.tokens_per_s, shown.n_seeds) == (0.7, 1000.0, 1)
+    assert shown.recall == {"mqar": pytest.approx(0.7), "parity": 0.5}
+    assert shown.measured("recall_parity") == 0.5
+    assert (shown.tokens_per_s, shown.n_seeds) == (1000.0, 1)
 
 
 def test_rows_without_a_score_stand_below_all_others(lab: Any) -> None:

@@ -210,11 +210,13 @@ def test_a_checkpoint_that_another_trial_shares_is_kept(lab: Any) -> None:
 def test_a_trial_is_found_with_what_was_measured_and_why_it_was_run(lab: Any) -> None:
     row = lab.sound()
     trial = lab.score(row.id, 2.5, purpose="random")
-    lab.score(row.id, 2.4, seed=1, purpose="fresh")
-    found = lab.store.queries.trial_with_metrics(trial.id)
+    other = lab.score(row.id, 2.4, seed=1, purpose="fresh")
+    n_shared = next(i for i in range(26) if trial.id[i] != other.id[i])
+    found = lab.store.queries.find_trial(trial.id[: n_shared + 1].lower())
     assert (found.trial.id, found.trial.purpose) == (trial.id, "random")
     assert found.metrics["val_bpb"] == 2.5
-    assert lab.store.queries.trial_with_metrics("NOPE") is None
+    assert lab.store.queries.find_trial("NOPE") is None
+    assert lab.store.queries.find_trial(trial.id[:n_shared]) is None
     assert {score.purpose for score in lab.store.queries.scores(lab.run_id)} == {"random", "fresh"}
 
 

@@ -80,13 +80,15 @@ def main() -> None:
         cross_entropy,
         decay,
         delta,
+        dplr,
         gating,
         norm,
         pointwise,
     )
 
     look_up_instead_of_launching()
-    for module in (attention, convolution, cross_entropy, decay, delta, gating, norm, pointwise):
+    modules = (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm, pointwise)
+    for module in modules:
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True
     layers._has_fast_widths = lambda x: True

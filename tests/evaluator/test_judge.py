@@ -45,6 +45,9 @@ def test_a_baseline_passes_every_gate_and_is_measured(
     assert judgement.is_sound, judgement.failure
     assert judgement.n_params == pytest.approx(config.model.param_budget, rel=0.02)
     assert judgement.state_bytes == judgement.state_bytes_at[32] > 0
+    assert judgement.flops_per_token is not None
+    assert judgement.n_params is not None
+    assert judgement.flops_per_token > 4 * judgement.n_params  # each weight is multiplied thrice
     assert len(set(judgement.state_bytes_at.values())) == 1
     assert [result.gate for result in judgement.results][:4] == [
         "source",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from linearch.kernels.triton import gating, norm, pointwise, residual_norm
+from linearch.kernels.triton import dplr, gating, norm, oja, pointwise, residual_norm
 
 
 def leaf(*shape: int) -> Tensor:
@@ -20,7 +20,20 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
     x, y = wide.detach().chunk(2, dim=1)
     scale = weight.detach()
+    q, k, v, do = (leaf(1, 3, 2, dim) for dim in (16, 16, 20, 20))
+    beta, decay, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
+    rule = [t.detach() for t in (q, k, v, beta, decay)]
+    kept = [torch.zeros(1, 3, 2, 16), torch.zeros(1, 2, 1, 20, 16)]
+    asks, keys, a, b, gates = (leaf(1, 3, 1, 4) for _ in range(5))
+    streams = (asks, keys, leaf(1, 3, 1, 5), a, b)
+    made = dplr._forward_op(*streams, gates, None, 1.0, True)
+    o, _, *streams_kept = (t.detach() for t in made)
     return {
+        "two streams": (dplr._forward_op, (*streams, gates, None, 1.0, True)),
+        "two streams' gradient": (
+            dplr._backward_op,
+            (*(t.detach() for t in streams), streams_kept, o, None, 1.0, True, True),
+        ),
         "product": (gating._product_op, (leaf(5, 12), leaf(5, 12), True)),
         "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
         "swiglu": (gating._swiglu_op, (wide,)),
@@ -38,6 +51,11 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "residual's gradient": (
             residual_norm._backward_op,
             (x, y, x.contiguous(), scale, 1e-6, narrow),
+        ),
+        "oja": (oja._forward_op, (q, k, v, beta, decay, start, 1.0, True)),
+        "oja's gradient": (
+            oja._backward_op,
+            (*rule, kept, do.detach(), None, 1.0, True, True),
         ),
     }
 

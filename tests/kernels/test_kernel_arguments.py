@@ -74,6 +74,10 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"beta has shape \[2, 6, 4, 1\] \(4 axes\); wanted \[B, nT, H\]",
     ),
     (
+        lambda: kernels.chunk_dplr(Q, Q, V, Q, V),
+        r"chunk_dplr: b has shape \[2, 6, 4, 5\], 5 on axis 3; wanted K = 3 as in q",
+    ),
+    (
         lambda: kernels.chunk_oja(Q, Q, V, BETA, torch.zeros(2, 6, 4, 3)),
         r"chunk_oja: log_decay has .* 3 on axis 3; wanted V = 5 as in v",
     ),

@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linearch.kernels import chunk_decay, chunk_delta, chunk_oja, linear_cross_entropy
+from linearch.kernels import (
+    chunk_decay,
+    chunk_delta,
+    chunk_dplr,
+    chunk_oja,
+    linear_cross_entropy,
+)
 
 Operation = Callable[..., tuple[Tensor, Tensor]]
 # Each takes q, k, v [B, T, H, K], strengths [B, T, H] and gates [B, T, H, K].
@@ -19,6 +25,7 @@ OPERATIONS: dict[str, Operation] = {
     "channel decay": lambda q, k, v, b, g: chunk_decay(q, k, v, g),
     "value decay": lambda q, k, v, b, g: chunk_decay(q=q, k=k, v=v, value_log_decay=g),
     "delta": lambda q, k, v, b, g: chunk_delta(q, F.normalize(k, dim=-1), v, b, g),
+    "two streams": lambda q, k, v, b, g: chunk_dplr(q, k, v, F.normalize(q, dim=-1), -0.1 * q, g),
     "oja": lambda q, k, v, b, g: chunk_oja(q, k, F.normalize(v, dim=-1), b, g),
 }
 

@@ -14,6 +14,7 @@ from linearch import kernels
 
 QKV = {"q": (2, 40, 2, 4), "k": (2, 40, 2, 4), "v": (2, 40, 2, 6)}
 START = {"initial_state": (2, 2, 4, 6)}
+PAIR = {"a": (2, 40, 2, 4), "b": (2, 40, 2, 4)}
 BETA = {"beta": (2, 40, 2)}
 SEQUENCE = {"x": (2, 40, 6)}
 
@@ -24,6 +25,7 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.chunk_decay, QKV | START | {"bonus": (2, 4)}),
     (kernels.chunk_delta, QKV | BETA | START | {"log_decay": (2, 40, 2)}),
     (kernels.chunk_delta, QKV | BETA | {"erase_key": (2, 40, 2, 4), "log_decay": (2, 40, 2, 4)}),
+    (kernels.chunk_dplr, QKV | PAIR | START | {"log_decay": (2, 40, 2, 4)}),
     (kernels.chunk_oja, QKV | BETA | START | {"log_decay": (2, 40, 2, 6)}),
     (kernels.scan, SEQUENCE | {"log_decay": (2, 40, 6), "initial_state": (2, 6)}),
     (kernels.causal_attention, QKV),

@@ -51,6 +51,23 @@ def test_recurrences_agree(
     assert max(errors.values()) < 1e-4, errors
 
 
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("gate", ["-20", "mixed", "mild"])
+def test_the_recurrence_of_two_streams_agrees(
+    kind: str | None,
+    gate: str,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    x = random_inputs()
+    x["a"] = F.normalize(torch.randn(2, 130, 2, 16, dtype=FLOAT64), dim=-1)
+    x["b"] = -torch.rand(2, 130, 2, 16, dtype=FLOAT64) * x["a"]
+    if kind is not None:
+        x["log_decay"] = log_decay_of(gate, *GATES[kind])
+    errors = errors_against_naive(kernels.chunk_dplr, x, device="cuda")
+    assert max(errors.values()) < 1e-4, errors
+
+
 @pytest.mark.parametrize("window", [None, 40])
 def test_attention_agrees(
     window: int | None, errors_against_naive: Callable[..., dict[str, float]]

@@ -30,6 +30,7 @@ TWO_STEPS: Shapes = {
     "erase_key": (1, 2 * LENGTH, 2, 5),
 }
 BETA: Shapes = {"beta": (1, LENGTH, 2)}
+PAIR: Shapes = {"a": (1, LENGTH, 2, 5), "b": (1, LENGTH, 2, 5)}
 START: Shapes = {"initial_state": (SEQUENCES, 2, 5, 7)}
 SCALAR: Shapes = {"log_decay": (1, LENGTH, 2)}
 CONSTANT: Shapes = {"log_decay": (2,)}
@@ -55,6 +56,8 @@ CASES: dict[str, tuple[Operation, Shapes]] = {
     "delta": (kernels.chunk_delta, QKV | BETA | START),
     "delta, constant": (kernels.chunk_delta, QKV | BETA | START | CONSTANT),
     "delta, two steps": (kernels.chunk_delta, TWO_STEPS | START | CHANNEL),
+    "two streams": (kernels.chunk_dplr, QKV | PAIR | START | CHANNEL),
+    "two streams, constant": (kernels.chunk_dplr, QKV | PAIR | CONSTANT),
     "oja": (kernels.chunk_oja, QKV | BETA | START | {"log_decay": (1, LENGTH, 2, 7)}),
     "oja, constant, no state": (kernels.chunk_oja, QKV | BETA | CONSTANT),
     "scan": (kernels.scan, X | {"log_decay": (1, LENGTH, 6), "initial_state": (SEQUENCES, 6)}),
@@ -74,8 +77,10 @@ def random_inputs(shapes: Shapes, log_decay_of: Callable[..., Tensor]) -> dict[s
     for name in x:
         if name.endswith("log_decay"):
             x[name] = log_decay_of("mixed", *shapes[name])
-        if name in ("k", "erase_key", "v"):
+        if name in ("k", "erase_key", "v", "a"):
             x[name] = F.normalize(x[name], dim=-1)
+        if name == "b":
+            x[name] = -0.7 * x["a"]
         if name == "beta":
             x[name] = x[name].sigmoid()
     return x

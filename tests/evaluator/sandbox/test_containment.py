@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,20 @@ from linearch.evaluator.sandbox.supervisor import Sandbox
 
 _ALL = ("no-new-privileges", "landlock", "capabilities", "seccomp")
 _NOWHERE = FileAccess(readable=(), listable=(), writable=(), devices=(), may_execute=False)
+
+MakeSource = Callable[..., str]
+
+
+@pytest.fixture
+def service() -> Iterator[dict[str, str]]:
+    """A folder with the socket that the multi-process service listens on."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mps-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control,
+    ):
+        control.bind(f"{folder}/control")
+        control.listen()
+        yield {"CUDA_MPS_PIPE_DIRECTORY": folder}
 
 
 @pytest.mark.parametrize("profile", ["strict", "compile"])
@@ -72,6 +89,34 @@ def test_a_child_with_less_than_the_self_test_found_gets_no_candidate(bare_zygot
         pytest.raises(SandboxFault, match="without seccomp"),
     ):
         child.call("load", {"source": "", "convention": "linearch"})
+
+
+def test_a_child_finds_the_service_of_its_gpu_and_can_neither_look_into_it_nor_command_it(
+    service: dict[str, str], tmp_path: Path, hostile_source: MakeSource
+) -> None:
+    with Sandbox(tmp_path / "sandbox", mps=service) as sandbox:
+        assert sandbox.containment.failed_acts == ()
+        with sandbox.spawn(LIMITS) as child:
+            told = "print(os.environ['CUDA_MPS_PIPE_DIRECTORY'])"
+            child.call("load", {"source": hostile_source(top=told), "convention": "linearch"})
+            child.close()
+            assert child.printed.strip() == service["CUDA_MPS_PIPE_DIRECTORY"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "act"),
+    [
+        ("seccomp", "command the multi-process service"),
+        ("landlock", "list the multi-process service's folder"),
+    ],
+)
+def test_a_child_without_a_layer_reaches_the_service_of_its_gpu(
+    layer: str, act: str, service: dict[str, str], tmp_path: Path
+) -> None:
+    """So CUDA, which comes up before seccomp, can connect although Landlock holds already."""
+    without = frozenset({layer})
+    with Sandbox(tmp_path / "sandbox", mps=service, without=without) as sandbox:
+        assert act in sandbox.containment.failed_acts
 
 
 def test_the_level_needs_every_layer_and_every_refusal() -> None:

@@ -61,6 +61,7 @@ def test_our_kernels_count_a_state_a_token():
 
     for name in ("linearch::decay_forward", "linearch::decay_backward"):
         assert multiply_adds(name, (q, q, v), ()) == 2 * 2 * _T * 3 * 4 * 5
+    assert multiply_adds("linearch::dplr_forward", (q, q, v), ()) == 4 * 2 * _T * 3 * 4 * 5
     assert multiply_adds("linearch::unheard_of", (q, q, v), ()) == 0
 
 

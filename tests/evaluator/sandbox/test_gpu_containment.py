@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from linearch.evaluator.mps import MpsUnavailable, shared_gpu
 from linearch.evaluator.sandbox.failures import ChildFailed
 from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.processes import tree_below
@@ -80,13 +82,22 @@ print("doubled")
 """
 
 
-@pytest.fixture(scope="module", params=["strict", "compile"])
+@pytest.fixture(
+    scope="module", params=["strict", "compile", "strict under MPS", "compile under MPS"]
+)
 def gpu_sandbox(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Sandbox]:
     folder = tmp_path_factory.mktemp("gpu")
-    with Sandbox(folder, device="cuda", profile=request.param) as sandbox:
-        yield sandbox
+    profile, _, sharing = request.param.partition(" ")
+    with ExitStack() as stack:
+        mps = None
+        if sharing:
+            try:
+                mps = stack.enter_context(shared_gpu())
+            except MpsUnavailable as error:
+                pytest.skip(str(error))
+        yield stack.enter_context(Sandbox(folder, device="cuda", profile=profile, mps=mps))
 
 
 def _load(sandbox: Sandbox, limits: Limits, source: str) -> tuple[ChildFailed | None, str]:

@@ -1,0 +1,225 @@
+"""chunk_dplr's Triton form: passes over a sequence as torch operators, autograd between them.
+
+The kernels know a decay per channel alone: a head's is expanded, none is zeros. For the backward
+pass each chunk keeps its system, scores, what was found under a, the state before it, and its keys
+and queries times their decays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from . import dplr_configs as configs
+from .delta_configs import chunk, operands
+from .dplr_pull import pairs_kernel, pull_kernel
+from .dplr_solve import solve_kernel
+from .dplr_sweep import backward_kernel, forward_kernel
+
+
+def dplr_fused(
+    q: Tensor,  # [B, T, H, K]; q, k, v, a and b of one dtype, bfloat16 or float32
+    k: Tensor,
+    v: Tensor,  # [B, T, H, V]
+    a: Tensor,  # [B, T, H, K]
+    b: Tensor,
+    log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
+    initial_state: Tensor | None,  # [B, H, K, V] float32
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """o [B, T, H, V] and the final state [B, H, K, V] in float32."""
+    if log_decay is None:
+        log_decay = torch.zeros_like(q, dtype=torch.float32)
+    elif log_decay.dim() == 3:
+        log_decay = log_decay.unsqueeze(-1).expand_as(q)
+    inputs = (q, k, v, a, b, log_decay, initial_state)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    o, final, *_ = _forward_op(*inputs, scale, keep)
+    return o, final
+
+
+@torch.library.custom_op("linearch::dplr_forward", mutates_args=())
+def _forward_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    log_decay: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+    keep: bool,
+) -> list[Tensor]:
+    """o, the final state; for the backward pass what `_room` names after them."""
+    q, k, v, a, b = (_rows_adjacent(x) for x in (q, k, v, a, b))
+    room = _room(q, v, keep)
+    o, final, sums, strong, scores_k, scores_b, z, y, c, states, *keys = room
+    (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
+    chunks, shared = triton.cdiv(T, C), _shared(v)
+    config = configs.solve(K)
+    solve_kernel[(B * H * chunks,)](
+        q, k, a, b, log_decay.contiguous(), sums, strong, scores_k, scores_b, z, y, *keys,
+        T, H, K, chunks, *_rows(q), *_rows(k), *_rows(a), *_rows(b),
+        BK=config.block_m, EVEN_K=K % config.block_m == 0, **config.compiled(), **shared,
+    )  # fmt: skip
+    config = configs.recurrence(K, V)
+    start = final if initial_state is None else initial_state.contiguous()
+    forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
+        *keys, v, sums, y, scores_k, scores_b, start, o, final, c, states,
+        scale, T, H, K, V, chunks, *_rows(v),
+        BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
+        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
+    )  # fmt: skip
+    return room
+
+
+@_forward_op.register_fake
+def _forward_shapes(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    log_decay: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+    keep: bool,
+) -> list[Tensor]:
+    return _room(q, v, keep)
+
+
+@torch.library.custom_op("linearch::dplr_backward", mutates_args=())
+def _backward_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    kept: list[Tensor],
+    grad_o: Tensor,
+    grad_final: Tensor | None,
+    scale: float,
+    gate_grad: bool,
+    start_grad: bool,
+) -> list[Tensor]:
+    """Gradients of q, k, v, a, b, log_decay and the initial state, the last two perhaps empty."""
+    sums, strong, scores_k, scores_b, z, y, c, states, *keys = kept
+    q, k, v, a, b, do = (_rows_adjacent(x) for x in (q, k, v, a, b, grad_o.to(v.dtype)))
+    (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
+    chunks, shared = triton.cdiv(T, C), _shared(v)
+    grads = _gradients(q, v, gate_grad, start_grad)
+    dq, dk, dv, da, db, dg, dstart = grads
+    dc, dstates = torch.empty_like(c), torch.empty_like(states)
+    config = configs.recurrence(K, V)
+    backward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
+        *keys, sums, y, scores_k, scores_b, do,
+        dstart if grad_final is None else grad_final.float().contiguous(), dv, dc, dstates, dstart,
+        scale, T, H, K, V, chunks, *_rows(do),
+        BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
+        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
+    )  # fmt: skip
+    config = configs.pairs(K, V, v.dtype)
+    pairs = [torch.empty_like(z) for _ in range(4)]
+    pairs_kernel[(B * H * chunks,)](
+        v, c, z, do, dc, *pairs, scale, T, H, V, chunks, *_rows(v), *_rows(do),
+        BV=config.block_n, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
+    )  # fmt: skip
+    config = configs.pull(K, V)
+    pull_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
+        q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg,
+        scale, T, H, K, V, chunks,
+        *_rows(q), *_rows(k), *_rows(a), *_rows(b), *_rows(v), *_rows(do),
+        BK=config.block_m, BV=config.block_n, GATE_GRAD=gate_grad,
+        EVEN_K=K % config.block_m == 0, EVEN_V=V % config.block_n == 0,
+        **config.compiled(), **shared,
+    )  # fmt: skip
+    return grads
+
+
+@_backward_op.register_fake
+def _backward_shapes(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    kept: list[Tensor],
+    grad_o: Tensor,
+    grad_final: Tensor | None,
+    scale: float,
+    gate_grad: bool,
+    start_grad: bool,
+) -> list[Tensor]:
+    return _gradients(q, v, gate_grad, start_grad)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    *streams, _, _, ctx.scale, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.save_for_backward(*streams, *output[2:])
+
+
+def _pull(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    q, k, v, a, b, *kept = ctx.saved_tensors
+    grad_o = torch.zeros_like(v) if grads[0] is None else grads[0]
+    *_, gate_grad, start_grad, _, _ = ctx.needs_input_grad
+    dq, dk, dv, da, db, dg, dstart = _backward_op(
+        q, k, v, a, b, kept, grad_o, grads[1], ctx.scale, gate_grad, start_grad
+    )
+    of_gates, of_start = dg if gate_grad else None, dstart if start_grad else None
+    return dq, dk, dv, da, db, of_gates, of_start, None, None
+
+
+_forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
+
+
+def _room(q: Tensor, v: Tensor, keep: bool) -> list[Tensor]:
+    """o, final state, and in `kept`'s order what passes leave for later ones; some empty."""
+    (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
+    chunks = (B, H, -(-T // C))
+    inner = operands(K, V, v.dtype)
+    # In float64 for float32 inputs, because differences of sums are taken.
+    exact = torch.float64 if v.dtype == torch.float32 else torch.float32
+    return [
+        v.new_empty(v.shape),
+        v.new_empty((B, H, K, V), dtype=torch.float32),
+        v.new_empty((*chunks, C, K), dtype=exact),  # the gates' sums
+        v.new_empty((*chunks, -(-K // 64)), dtype=torch.int32),  # which are strong
+        *(v.new_empty((*chunks, C, C), dtype=inner) for _ in range(4)),  # scores of k and b, Z, Y
+        v.new_empty(v.shape if keep else (0,), dtype=inner),  # c
+        v.new_empty((*chunks, K, V) if keep else (0,), dtype=inner),  # states
+        *(v.new_empty(q.shape, dtype=inner) for _ in range(4)),  # e^G q, W, what k and b leave
+    ]
+
+
+def _gradients(q: Tensor, v: Tensor, gate_grad: bool, start_grad: bool) -> list[Tensor]:
+    """Room for gradients of q, k, v, a, b, log_decay and the initial state; some empty."""
+    (B, _, H, K), V = q.shape, v.shape[-1]
+    return [
+        q.new_empty(q.shape),
+        q.new_empty(q.shape),
+        v.new_empty(v.shape),
+        q.new_empty(q.shape),
+        q.new_empty(q.shape),
+        q.new_empty(q.shape if gate_grad else (0,), dtype=torch.float32),
+        q.new_empty((B, H, K, V) if start_grad else (0,), dtype=torch.float32),
+    ]
+
+
+def _shared(v: Tensor) -> dict[str, Any]:
+    """The kernels' common constants. Sums around bfloat16 products lose nothing in tf32."""
+    precision = "ieee" if v.dtype == torch.float32 else "tf32"
+    return {"C": chunk(v.dtype), "PRECISION": precision}
+
+
+def _rows_adjacent(x: Tensor) -> Tensor:
+    """x, or a copy where the elements of a row are apart."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _rows(x: Tensor) -> tuple[int, int, int]:
+    return x.stride(0), x.stride(1), x.stride(2)

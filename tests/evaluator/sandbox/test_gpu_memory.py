@@ -1,0 +1,59 @@
+"""What the driver's lists of processes say of a GPU's memory, with a driver that only says so."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from linearch.evaluator.sandbox import gpu_memory
+from linearch.evaluator.sandbox.gpu_memory import gpu_memory_bytes
+
+COMPUTE = "nvmlDeviceGetComputeRunningProcesses_v3"
+MPS = "nvmlDeviceGetMPSComputeRunningProcesses_v3"
+NOT_TOLD = (1 << 64) - 1
+
+
+def listing(**held: int) -> Callable[..., int]:
+    """A function of the driver that lists processes `p7=...` with what each holds."""
+
+    def ask(gpu: Any, n_processes: Any, processes: Any) -> int:
+        del gpu
+        for place, (name, size) in enumerate(held.items()):
+            processes[place].pid, processes[place].used_bytes = int(name[1:]), size
+        ctypes.cast(n_processes, ctypes.POINTER(ctypes.c_uint))[0] = len(held)
+        return 0
+
+    return ask
+
+
+def refuses(*_: Any) -> int:
+    return 3
+
+
+@pytest.mark.parametrize(
+    ("functions", "expected"),
+    [
+        ({COMPUTE: listing(p1=5, p2=7, p3=11)}, 12),
+        ({COMPUTE: listing(p9=3), MPS: listing(p1=5, p2=7)}, 12),
+        ({COMPUTE: listing(p1=5), MPS: listing(p1=5, p2=7)}, 12),  # in both, and counted once
+        ({COMPUTE: listing(p1=NOT_TOLD, p2=7), MPS: refuses}, 7),
+        ({COMPUTE: listing(p9=3), MPS: listing()}, 0),
+        ({COMPUTE: refuses, MPS: refuses}, None),
+        ({}, None),
+    ],
+)
+def test_processes_are_found_whether_they_share_the_gpu_or_not(
+    functions: dict[str, Any], expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_memory, "_driver", lambda: SimpleNamespace(**functions))
+    monkeypatch.setattr(gpu_memory, "_gpus", lambda: (ctypes.c_void_p(),))
+    assert gpu_memory_bytes([1, 2]) == expected
+
+
+def test_a_machine_without_a_gpu_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_memory, "_gpus", lambda: ())
+    assert gpu_memory_bytes([1]) is None
