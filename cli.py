@@ -50,9 +50,10 @@ def leaderboard(
     """The architectures of a run, best first."""
     from dataclasses import asdict
 
+    from .agents.cautions import cautions
     from .agents.standings import noise_floors
     from .api import open_run
-    from .tables import leaderboard_table, print_json, terminal, unscored_table
+    from .tables import leaderboard_table, print_json, print_plain, terminal, unscored_table
 
     opened, found = open_run(run, store=store)
     with opened:
@@ -62,6 +63,8 @@ def leaderboard(
             return
         console = terminal()
         console.print(leaderboard_table(rows, noise_floors(opened, found.id), console.width))
+        for line in cautions(opened, found.id):
+            print_plain(console, line)
         if everything:
             console.print(unscored_table(rows))
 

@@ -10,17 +10,21 @@ import json
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import ConfigError
 
+_Rate = Annotated[float, Field(gt=0)]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+_Count = Annotated[int, Field(ge=1)]
+
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+    """A frozen group of settings that refuses unknown keys, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -58,7 +62,7 @@ class DataConfig(Section):
     seq_len: int = Field(128, ge=8)
     val_windows: int = Field(384, ge=8, description="held-out windows of seq_len that are scored")
     test_windows: int = Field(
-        0, ge=0, description="windows of the test shard; only a verification opens it"
+        0, ge=0, description="windows of the test shard; a verification alone may open it"
     )
 
     @field_validator("corpus")
@@ -81,7 +85,7 @@ class TrainingConfig(Section):
 
     batch_size: int = Field(8, ge=1)
     accumulation: int = Field(1, ge=1, description="parts that a batch goes through memory in")
-    learning_rates: tuple[float, ...] = Field((3e-3,), min_length=1)
+    learning_rates: tuple[_Rate, ...] = Field((3e-3,), min_length=1)
     widen_rates: int = Field(
         2, ge=0, description="rates added to a grid of several while the best is at its edge"
     )
@@ -90,7 +94,7 @@ class TrainingConfig(Section):
         0.2, ge=0, lt=1, description="share of a rung's tokens in which the rate falls to zero"
     )
     weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.95)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
 
@@ -106,7 +110,7 @@ class TrainingConfig(Section):
 class LadderConfig(Section):
     """How many tokens each rung trains on, who goes on to the next, and what is repeated."""
 
-    rung_tokens: tuple[int, ...] = Field((131_072, 524_288), min_length=1)
+    rung_tokens: tuple[_Count, ...] = Field((131_072, 524_288), min_length=1)
     pruner: Literal["asha", "successive_halving", "hyperband"] = Field(
         "asha", description="who climbs: asynchronous successive halving, or one of Optuna's"
     )
@@ -137,7 +141,7 @@ class RecallConfig(Section):
         {}, description="what differs from a task's own sizes, by the task's name"
     )
     train_tokens: int = Field(524_288, ge=1, description="of each task")
-    learning_rates: tuple[float, ...] = Field(
+    learning_rates: tuple[_Rate, ...] = Field(
         (), description="tried on each task, the best counts; none: the best on the corpus"
     )
     seeds: int = Field(1, ge=1, description="trainings of each rate")
@@ -285,9 +289,14 @@ def load_config(
     merged = _profile_table(profile)
     if file is not None:
         _overlay(merged, _read_toml(file))
-    for dotted, value in (settings or {}).items():
-        _overlay(merged, _nested(dotted, value))
+    lay_over(merged, settings or {})
     return validate_config({**merged, "profile": profile})
+
+
+def lay_over(table: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Puts each of `settings`, by its dotted key, into the nested `table`."""
+    for dotted, value in settings.items():
+        _overlay(table, _nested(dotted, value))
 
 
 def validate_config(table: dict[str, Any]) -> RunConfig:

@@ -34,6 +34,8 @@ _OF_A_ROW = (
 
 def facts(store: Store, run: RunRow) -> dict[str, Any]:
     """Everything a reader needs to judge the numbers and to repeat each from its trial."""
+    from .agents.cautions import cautions
+
     rows = [row for row in store.queries.leaderboard(run.id) if row.val_bpb is not None]
     details = [store.queries.architecture(row.id) for row in rows]
     statistics = {
@@ -53,6 +55,7 @@ def facts(store: Store, run: RunRow) -> dict[str, Any]:
             for row, detail in zip(rows, details, strict=True)
         ],
         "statistics": statistics,
+        "cautions": list(cautions(store, run.id)),
     }
 
 
@@ -86,6 +89,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             f"\n{line.strip()}"
             for line in finding_lines(*(statistics[name] for name in _STATISTICS))
         ),
+        *(f"\n{line}" for line in found.get("cautions", ())),
         "",
         "Each number again from its trial: `linearch replay ID --verify`.",
     ]

@@ -58,7 +58,7 @@ def print_outcome(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         highlight=False,
     )
     found = outcome.rank_correlations, outcome.winners_curse, outcome.comparisons
-    for line in finding_lines(*found):
+    for line in (*finding_lines(*found), *outcome.cautions):
         print_plain(console, line)
     store = f" --store {outcome.store}"
     print_plain(console, f"run        {outcome.run_id} ({outcome.state})")

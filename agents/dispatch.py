@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from ..config import RunConfig
 from ..db import Store
 from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
+from ..evaluator.recipe import trained_tokens
 from ..evaluator.results import Judgement, TrialResult
 from .board import SIZES, Board, Candidate, Trial
 from .budget import Forecast
 from .elite import open_fresh_seeds
+from .rates import edge_rate
 from .schedule import Wanted, parent_checkpoint, wanted_trials
 
 _FOUND_OUT = ("noncausal", "unsound")
@@ -46,6 +48,7 @@ class Dispatcher:
         self._config, self._store, self._run_id = config, store, run_id
         self._board, self._pool = board, pool
         self._gpu_share = gpu_share
+        self._rung_tokens = trained_tokens(config.training, config.ladder.rung_tokens)
         self._running: dict[str, str] = {}  # key of a job -> what it is, for people
         self._is_closing = False
         self.forecast = Forecast()
@@ -75,11 +78,11 @@ class Dispatcher:
     def closing_s(self) -> float:
         """Seconds that the fresh seeds and the lot should take when the search closes now."""
         seeds = len(open_fresh_seeds(self._board, self._config))
-        tokens = self._config.ladder.rung_tokens
-        climb_s = self.forecast.expected_s(tokens[-1])
+        tokens = self._rung_tokens
+        climb_s = self.forecast.expected_s(sum(tokens))
         if not seeds or climb_s is None:
             return 0.0
-        last_rung_s = climb_s * (tokens[-1] - (0, *tokens)[-2]) / tokens[-1]
+        last_rung_s = climb_s * tokens[-1] / sum(tokens)
         has_lot = self._config.ladder.random_promote_fraction > 0 and len(tokens) > 1
         ends_s = last_rung_s / 2 if self._running else 0.0  # what runs now, halfway on average
         lot_s = last_rung_s * has_lot / self._pool.slots
@@ -125,9 +128,8 @@ class Dispatcher:
 
     def _new_tokens(self, wanted: Wanted) -> int:
         """What is left to train on from the checkpoint that the trial continues."""
-        is_climbing = wanted.key.task == "corpus" and wanted.key.rung > 0
-        below = self._config.ladder.rung_tokens[wanted.key.rung - 1] if is_climbing else 0
-        return wanted.tokens - below
+        is_of_ladder = wanted.key.task == "corpus"
+        return self._rung_tokens[wanted.key.rung] if is_of_ladder else wanted.tokens
 
     def _start_judgement(self, candidate: Candidate) -> None:
         candidate.state = "judging"
@@ -249,15 +251,25 @@ class Dispatcher:
         self._drop_spent_checkpoints(candidate, trial)
         if trial.key.rung == 0 and trial.key.task == "corpus":
             self.forecast.observe(trial.tokens, result.wall_s)
-        return Ended(candidate=candidate, note=f"{what}: {_score(result)}", is_trial=True)
+        note = f"{what}: {_score(result)}{self._edge(candidate, trial)}"
+        return Ended(candidate=candidate, note=note, is_trial=True)
+
+    def _edge(self, candidate: Candidate, trial: Trial) -> str:
+        """What the note of the trial says that completes a grid with its best rate at the edge."""
+        is_of_grid = (trial.key.task, trial.key.rung) == ("corpus", 0)
+        if not is_of_grid or trial.key.seed != self._config.seed:
+            return ""
+        rate = edge_rate(candidate, self._config)
+        return "" if rate is None else f"; its best rate {rate:g} is at the edge of the grid"
 
     def _drop_spent_checkpoints(self, candidate: Candidate, trial: Trial) -> None:
-        """Frees the files that nothing will continue from: lower rungs, and beaten rates."""
+        """Frees the files that nothing will continue from: lower rungs, and beaten rates. What a
+        failed training left stays, as the last that is good of it."""
         best = candidate.best(trial.key.rung, trial.key.seed)
         for key, other in candidate.trials.items():
             is_same_climb = (key.task, key.seed) == (trial.key.task, trial.key.seed)
             is_spent = is_same_climb and key.rung <= trial.key.rung and other is not best
-            if is_spent and other.checkpoint_hash is not None:
+            if is_spent and other.state == "done" and other.checkpoint_hash is not None:
                 self._store.drop_checkpoint(other.id)
                 other.checkpoint_hash = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import RunConfig, validate_config
+from ..config import RunConfig, lay_over, validate_config
 from ..db import LeaderboardRow, RunRow, Store
 from ..errors import StoreError
 from ..evaluator.tasks import SUITES
@@ -52,7 +52,8 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     """
     run = _run_of(store, wanted)
     rows = store.queries.leaderboard(run.id)
-    finalists = wanted.which or tuple(row.id for row in _best(rows)[: wanted.top])
+    named = [store.queries.architecture(which).architecture.id for which in wanted.which]
+    finalists = named or [row.id for row in _best(rows)[: wanted.top]]
     if not finalists:
         raise StoreError(f"Run {run.id} has no measured candidate, so there is none to verify.")
     found = validate_config(run.config)
@@ -72,9 +73,7 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     table["recall"] |= {"enabled": True, "tasks": SUITES[wanted.suite]}
     table["proposer"] |= {"kind": "finalists", "finalists": finalists}
     table["budget"] = {"max_candidates": len(finalists)}
-    for dotted, value in wanted.settings.items():
-        section, _, key = dotted.rpartition(".")
-        (table[section] if section else table)[key] = value
+    lay_over(table, wanted.settings)
     return validate_config(table)
 
 

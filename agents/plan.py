@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import RecallConfig, RunConfig
-from ..evaluator.tasks import check_tasks
-from .preflight import resolve_device
+from ..evaluator.recipe import trained_tokens
+from .preflight import check_measurable, resolve_device
 from .proposers.baselines import baseline_proposals
 from .proposers.proposal import Evidence, Measured
 
@@ -28,9 +28,11 @@ class Plan:
 
 
 def plan_search(config: RunConfig) -> Plan:
-    """Counts trials and calls; sends nothing, writes nothing, needs no key."""
-    if config.recall.enabled:
-        check_tasks(config.recall)
+    """Counts trials and calls; asks no model, needs no key, writes nothing but a cached corpus.
+
+    Raises ConfigError for what could not be measured.
+    """
+    check_measurable(config)
     plan: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "device": resolve_device(config.workers.device),
@@ -57,8 +59,8 @@ def _work(config: RunConfig) -> dict[str, int | None]:
     n_first = climbers * n_rates + repeats
     n_higher = (climbers + repeats) * (len(ladder.rung_tokens) - 1)
     n_recall = climbers * _probes(config.recall) if config.recall.enabled else 0
-    first, last = ladder.rung_tokens[0], ladder.rung_tokens[-1]
-    tokens = n_first * first + (climbers + repeats) * (last - first)
+    first, *higher = trained_tokens(config.training, ladder.rung_tokens)
+    tokens = n_first * first + (climbers + repeats) * sum(higher)
     return {
         "n_trials_at_most": n_first + n_higher + n_recall,
         "tokens_at_most": tokens + n_recall * config.recall.train_tokens,

@@ -17,6 +17,7 @@ from .objectives import check_objectives
 from .proposers.baselines import baseline_proposals
 from .proposers.files import FilesProposer
 from .proposers.proposal import Proposer
+from .shard import check_shard
 
 _MOST_PASSES = 4
 
@@ -59,19 +60,27 @@ def check_before_start(config: RunConfig, *, ray_address: str | None) -> str:
         )
     if ray_address is None:  # on a cluster, each worker looks for itself
         check_containment(config)
-    list(baseline_proposals(config.baselines))  # raises for an unknown name
-    _check_names(config)
-    _check_sizes(config)
     on_cluster = ray_address is not None and config.workers.device == "cuda"
     device = "cuda" if on_cluster else resolve_device(config.workers.device)
-    _check_corpus(config)
+    check_measurable(config)
     if config.proposer.kind == "llm":
         from .proposers.llm_proposer import LLMProposer
 
         LLMProposer(config).check()
+    return device
+
+
+def check_measurable(config: RunConfig) -> None:
+    """Raises ConfigError for names, sizes, a corpus or files that nothing can be measured with.
+
+    Needs no device and no key; a corpus that is not in the cache yet is put there.
+    """
+    list(baseline_proposals(config.baselines))  # raises for an unknown name
+    _check_names(config)
+    _check_sizes(config)
+    _check_corpus(config)
     if config.proposer.kind == "files":
         FilesProposer(config.proposer.files)  # raises for one that cannot be read
-    return device
 
 
 def check_containment(config: RunConfig) -> None:
@@ -104,6 +113,7 @@ def make_proposer(config: RunConfig, store: Store) -> Proposer:
 def _check_names(config: RunConfig) -> None:
     check_objectives(config.objectives, config.recall.tasks if config.recall.enabled else ())
     check_fitness(config.fitness, config.objectives)
+    check_shard(config)
     if config.ladder.noise_baseline not in config.baselines:
         raise ConfigError(
             f"ladder.noise_baseline is {config.ladder.noise_baseline!r}, which is not among the "

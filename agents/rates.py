@@ -6,10 +6,13 @@ the optimum may lie beyond, and the grid grows there by its own spacing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..config import RunConfig
-from .board import Candidate, Trial, TrialKey
+from ..db import StatisticRow
+from .board import Board, Candidate, Trial, TrialKey
+
+EDGE_RATE = "edge_rate"  # a statistic
 
 _ENDED = {"done", "failed"}
 
@@ -33,6 +36,28 @@ def rates_of(candidate: Candidate, config: RunConfig) -> tuple[float, ...]:
 def is_grid_complete(candidate: Candidate, config: RunConfig) -> bool:
     """Whether every rate has ended, so that the best of them is known."""
     return _ended_trials(candidate, config, rates_of(candidate, config)) is not None
+
+
+def edge_rate(candidate: Candidate, config: RunConfig) -> float | None:
+    """The best rate, where it is at the edge of a grid that grows no more: a better one may lie
+    beyond. None elsewhere, and before it is known."""
+    rates = rates_of(candidate, config)
+    best = _best_rate(candidate, config, rates)
+    return best if len(rates) > 1 and best in (rates[0], rates[-1]) else None
+
+
+def edge_rows(board: Board, config: RunConfig) -> Iterator[StatisticRow]:
+    """One for each architecture whose best rate is at the edge: the rate."""
+    for candidate in board:
+        rate = edge_rate(candidate, config)
+        if rate is not None and candidate.is_believed:
+            yield StatisticRow(
+                architecture_id=candidate.id,
+                rung=0,
+                metric="learning_rate",
+                value=rate,
+                detail={"name": candidate.name},
+            )
 
 
 def _best_rate(candidate: Candidate, config: RunConfig, rates: Sequence[float]) -> float | None:

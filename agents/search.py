@@ -24,6 +24,7 @@ from .progress import Observer
 from .proposers.proposal import NothingLeft, Proposal, Proposer
 from .proposing import Outcome, ProposalDesk
 from .quarantine import quarantine_suspects
+from .rates import EDGE_RATE, edge_rows
 from .standings import refresh_statistics, snapshot
 
 EndState = Literal["finished", "interrupted", "failed"]
@@ -108,6 +109,8 @@ class Search:
             self._refresh()
         self._refresh(force=True)
         refresh_findings(self._store, self._run_id, self._config, self._board)
+        edges = list(edge_rows(self._board, self._config))
+        self._store.replace_statistics(self._run_id, EDGE_RATE, edges)
         return self._ending()
 
     def _start_jobs(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import platform
 import signal
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig, load_config, validate_config
+from ..config import RunConfig, lay_over, load_config, validate_config
 from ..db import LeaderboardRow, RunRow, StatisticRow, Store
 from ..errors import ConfigError
 from ..evaluator import open_workers
 from .board import Board
+from .cautions import cautions
 from .findings import COMPARISON, RANK_CORRELATION, WINNERS_CURSE
 from .gallery_file import GALLERY_RUN
 from .intake import Intake
@@ -24,6 +26,7 @@ from .progress import Observer
 from .proposers.baselines import baseline_proposals
 from .restore import restore_board
 from .search import Ending, Search
+from .shard import record_opening
 from .standings import noise_floors
 
 _CHANGEABLE = ("budget", "sandbox", "workers")  # what a resumed run may be told anew
@@ -56,6 +59,7 @@ class Outcome:
     rank_correlations: tuple[StatisticRow, ...]  # of each rung with the next
     winners_curse: tuple[StatisticRow, ...]
     comparisons: tuple[StatisticRow, ...]  # of candidates with baselines
+    cautions: tuple[str, ...]  # sentences to be read with the numbers
     funnel: dict[str, Any]
 
 
@@ -89,6 +93,9 @@ def start_run(
     """Runs a new search in an open store; `device` is what the pre-flight gave."""
     make_proposer(config, store)  # raises before a run is written down
     run_id = store.create_run(config.model_dump(mode="json"), versions(), config.seed)
+    record_opening(store, run_id, config)
+    for caution in cautions(store, run_id):
+        observer.note(caution)
     return _drive(store, run_id, config, device, observer, ray_address)
 
 
@@ -165,6 +172,7 @@ def _outcome(store: Store, run_id: str, config: RunConfig, ending: Ending) -> Ou
         rank_correlations=store.queries.statistics(run_id, RANK_CORRELATION),
         winners_curse=store.queries.statistics(run_id, WINNERS_CURSE),
         comparisons=store.queries.statistics(run_id, COMPARISON),
+        cautions=cautions(store, run_id),
         funnel={name: getattr(funnel, name) for name in funnel.__dataclass_fields__},
     )
 
@@ -177,15 +185,15 @@ def _resumed_config(run: RunRow, request: SearchRequest) -> RunConfig:
         )
     if request.profile is not None or request.config_file is not None:
         raise ConfigError("A resumed run keeps its profile and configuration; leave both out.")
-    table = dict(run.config)
-    for dotted, value in request.settings.items():
+    for dotted in request.settings:
         section, _, key = dotted.partition(".")
         if section not in _CHANGEABLE or not key:
             raise ConfigError(
                 f"A resumed run keeps its {dotted!r}: only settings under "
                 f"{', '.join(_CHANGEABLE)} may change; start a new run for the rest."
             )
-        table[section] = {**table[section], key: value}
+    table = copy.deepcopy(run.config)
+    lay_over(table, request.settings)
     return validate_config(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config import TrainingConfig
@@ -37,6 +38,16 @@ class Recipe:
             left = self.total_steps - step
             return self.learning_rate * left / (self.cooldown_steps + 1)
         return self.learning_rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+
+def trained_tokens(training: TrainingConfig, rung_tokens: Sequence[int]) -> list[int]:
+    """What each rung of a ladder trains on, to rounding: it goes on from before the cooldown of the
+    one below, a side branch whose tokens are trained on a second time."""
+    below = (0, *rung_tokens)
+    return [
+        tokens - before + round(training.cooldown_fraction * before)
+        for tokens, before in zip(rung_tokens, below, strict=False)
+    ]
 
 
 def make_recipe(

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 TrialStatus = Literal[
-    "done", "diverged", "timeout", "oom", "crashed", "protocol", "noncausal", "unsound", "infra"
-]
+    "done", "diverged", "timeout", "stalled", "oom", "crashed", "protocol", "noncausal", "unsound",
+    "infra",
+]  # fmt: skip
 # Where a gate ran: on the processor in float32, on the search's device in the training's precision,
 # or there on the weights that a training left.
 Stage = Literal["cpu", "device", "trained"]
@@ -84,10 +85,12 @@ class TrialSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialResult:
-    """What one training gave. `metrics` uses the store's names: val_bpb, tokens_per_s, ...
+    """What one training gave. `metrics` uses the store's names: val_bpb, tokens_per_s, ...; of a
+    training that ended early last_step alone, the last that was heard of.
 
     `curve` holds (tokens seen, training loss in nats) as the child reported it: shown, not ranked.
-    `checkpoint` continues training before its cooldown, `weights` are the scored ones: safetensors.
+    `checkpoint` continues training before its cooldown, and is there also where training ended
+    later than that without a score; `weights` are the scored ones: safetensors.
     `gates` ran on those weights. `alarm` says why the score is too good to be believed unseen.
     `sandbox` is the level of containment that it ran under.
     """

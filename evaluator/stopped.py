@@ -11,6 +11,7 @@ from .sandbox.failures import ChildFailed, FailureKind
 _STATUSES: dict[FailureKind, TrialStatus] = {
     "raised": "crashed",
     "timeout": "timeout",
+    "stalled": "stalled",
     "oom": "oom",
     "crashed": "crashed",
     "protocol": "protocol",

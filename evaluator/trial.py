@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -21,41 +21,21 @@ from .assignment import CORPUS_TASK, Assignment
 from .checkpoint import CHECKPOINT_IN, CHECKPOINT_OUT, WEIGHTS
 from .device import limits_on, precision_on
 from .leavings import checked_weights, stored_step
-from .results import GateResult, TrialResult, TrialSpec
-from .sandbox.failures import SandboxFault
+from .results import GateResult, TrialResult, TrialSpec, TrialStatus
+from .sandbox.failures import ChildFailed, SandboxFault
 from .sandbox.handle import Child
 from .sandbox.limits import MIB, Limits
-from .sandbox.protocol import ProtocolError, dump_tensors
+from .sandbox.protocol import dump_tensors
 from .sandbox.supervisor import Sandbox
 from .scoring import Score, difference, score
 from .sizing import load
 from .stopped import TrialStopped, stops_on_failure
 from .subject import Subject
 from .trained_gates import run_trained_gates
+from .training_watch import TrainingWatch
 
-
-@dataclass(kw_only=True, slots=True)
-class _Progress:
-    """What the training child says on its way."""
-
-    tokens_per_step: int
-    total_steps: int
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    _last_step: int = 0
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        step, loss = event.get("step"), event.get("loss")
-        if type(step) is not int or type(loss) is not float:
-            raise ProtocolError("a progress report without step and loss")
-        if not self._last_step < step <= self.total_steps:  # the store takes each step once
-            raise ProtocolError(f"a progress report of step {step} after {self._last_step}")
-        self._last_step = step
-        self.curve.append((step * self.tokens_per_step, loss))
-
-    @property
-    def where(self) -> str:
-        """How far training had come when it was last heard of."""
-        return f"last heard of at step {self._last_step} of {self.total_steps}"
+# Ends after which a checkpoint is worth keeping: nobody was found out.
+_ACCIDENTS: tuple[TrialStatus, ...] = ("diverged", "timeout", "stalled", "oom", "crashed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,10 +82,9 @@ class Trial:
         self._lzma_bpb = lzma_bpb
         self._precision = precision_on(config, device)
         self._deadline = time.monotonic() + config.workers.trial_deadline_s
-        recipe = assignment.recipe
-        self._progress = _Progress(
-            tokens_per_step=recipe.batch_size * recipe.seq_len, total_steps=recipe.total_steps
-        )
+        self._watch = TrainingWatch(assignment.recipe, assignment.model["vocab_size"])
+        self._last_step: int | None = None  # of a training that came to no end
+        self._checkpoint: bytes | None = None  # as the training child left it, unchecked
         self._gates: tuple[GateResult, ...] = ()
 
     def run(self) -> TrialResult:
@@ -116,18 +95,34 @@ class Trial:
             level = self._sandbox.containment.level
             outcome = self._train_and_score()
         except TrialStopped as stopped:
-            outcome = {"status": stopped.status, "reason": stopped.reason}
+            outcome = self._outcome_of(stopped)
         except (SandboxFault, OSError) as fault:
             outcome = {"status": "infra", "reason": str(fault)}
         return TrialResult(
             **outcome,
-            curve=tuple(self._progress.curve),
+            curve=tuple(self._watch.curve),
             gates=self._gates,
             wall_s=time.perf_counter() - started,
             device=self._device,
             sandbox=level,
             environment=self._environment,
         )
+
+    def _outcome_of(self, stopped: TrialStopped) -> dict[str, Any]:
+        """How far it came, and the last good checkpoint where it left one."""
+        return {
+            "status": stopped.status,
+            "reason": stopped.reason,
+            "metrics": {} if self._last_step is None else {"last_step": self._last_step},
+            "checkpoint": self._good_checkpoint() if stopped.status in _ACCIDENTS else None,
+        }
+
+    def _good_checkpoint(self) -> bytes | None:
+        if self._checkpoint is not None:
+            with suppress(TrialStopped):
+                self._check_step(self._checkpoint)
+                return self._checkpoint
+        return None
 
     def _train_and_score(self) -> dict[str, Any]:
         trained = self._train()
@@ -154,6 +149,7 @@ class Trial:
             "step_time_s": trained.train_wall_s / trained.n_steps,
             "train_wall_s": trained.train_wall_s,
             "train_cpu_s": trained.train_cpu_s if self._device == "cpu" else None,
+            "trained_tokens": trained.n_tokens,
             "n_params": sum(tensor.numel() for tensor in weights.values()),
             "peak_memory_bytes": trained.peak_memory_bytes,
             "prefix_shift_nats": scored.prefix_shift_nats,
@@ -238,9 +234,10 @@ class Trial:
         try:
             return self._train_in_a_child()
         except TrialStopped as stopped:
-            if not self._progress.curve:
+            if not self._watch.step:
                 raise
-            reason = f"{stopped.reason} ({self._progress.where})"
+            self._last_step = self._watch.step
+            reason = f"{stopped.reason} ({self._watch.where})"
             raise TrialStopped(stopped.status, reason) from None
 
     def _train_in_a_child(self) -> _Trained:
@@ -260,23 +257,42 @@ class Trial:
             self._assignment.serve(first)
             # Nothing could be learned before: kernels are compiled, and the data came just now.
             begun = time.perf_counter()
-            reply = child.call(
-                "train", {"data": self._assignment.data_kind}, on_event=self._progress
-            )
+            claims = self._watch_training(child)
             ended, cpu_s = time.perf_counter(), child.cpu_s
-            if reply.values.get("diverged") is not False:
-                raise TrialStopped("diverged", "training: the loss stopped being finite")
+            weights = child.read(WEIGHTS, self._largest_file(1))
+            self._checkpoint = child.read(CHECKPOINT_OUT, self._largest_file(3))
             return _Trained(
                 shapes=shapes,
-                weights=child.read(WEIGHTS, self._largest_file(1)),
-                checkpoint=child.read(CHECKPOINT_OUT, self._largest_file(3)),
+                weights=weights,
+                checkpoint=self._checkpoint,
                 n_tokens=n_steps * recipe.batch_size * recipe.seq_len,
                 n_steps=n_steps,
                 train_wall_s=ended - begun,
                 prepare_cpu_s=prepare_cpu_s,
                 train_cpu_s=difference(prepare_cpu_s, cpu_s),
-                peak_memory_bytes=self._peak_memory(child, reply.values),
+                peak_memory_bytes=self._peak_memory(child, claims),
             )
+
+    def _watch_training(self, child: Child) -> dict[str, Any]:
+        """What the child says in the end; raises where it came to none, with its checkpoint kept
+        where it had left one."""
+
+        def report(event: dict[str, Any]) -> None:
+            self._watch.hear(event)
+            child.expect_within(self._watch.patience_s)
+
+        self._watch.begin()
+        try:
+            data = {"data": self._assignment.data_kind}
+            claims = child.call("train", data, on_event=report).values
+            if claims.get("diverged") is not False:
+                self._watch.hear_end(claims.get("steps"))
+                raise TrialStopped("diverged", "training: the loss stopped being finite")
+        except (ChildFailed, TrialStopped):
+            with suppress(ChildFailed):  # most often there is none yet
+                self._checkpoint = child.read(CHECKPOINT_OUT, self._largest_file(3))
+            raise
+        return claims
 
     def _first_step(self) -> int:
         """Where training goes on; a checkpoint of the store that is unusable is no one's cheat."""

@@ -34,6 +34,14 @@ def test_single_settings_win_over_a_file_which_wins_over_the_profile(tmp_path: P
         ({"ladder.rung_tokens": [5, 5]}, "must grow"),
         ({"proposer.kind": "oracle"}, "proposer.kind"),
         ({"data.max_bytes": 1000}, "max_bytes is for other corpora"),
+        ({"training.learning_rates": [-1, 1e-3]}, r"learning_rates\.0.*greater than 0 \(got -1"),
+        ({"training.learning_rates": [1e-3, float("inf")]}, r"learning_rates\.1.*finite"),
+        ({"recall.learning_rates": [0.0]}, r"recall\.learning_rates\.0.*greater than 0"),
+        ({"training.betas": [0.9, 1]}, r"betas\.1.*less than 1"),
+        ({"training.betas": [-0.1, 0.9]}, r"betas\.0.*greater than or equal to 0"),
+        ({"training.clip_norm": float("inf")}, r"clip_norm.*finite"),
+        ({"gates.tolerance": float("nan")}, r"gates\.tolerance.*finite"),
+        ({"ladder.rung_tokens": [-4096, 4096]}, r"rung_tokens\.0.*greater than or equal to 1"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, object], expected: str) -> None:

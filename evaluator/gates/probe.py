@@ -26,8 +26,8 @@ DTYPES: Mapping[Precision, torch.dtype] = {
 class ProbeFailed(Exception):
     """The candidate did not answer: it raised, hung, ran out of memory or broke the protocol.
 
-    `kind` is "raised", "timeout", "oom", "crashed" or "protocol"; `is_final` says that the
-    candidate's process is gone and no probe on it can answer again. A fault of the machinery is
+    `kind` is "raised", "timeout", "stalled", "oom", "crashed" or "protocol"; `is_final` says that
+    the candidate's process is gone and no probe on it can answer again. A fault of the machinery is
     never reported this way: it propagates as its own exception, not booked as the candidate's.
     """
 

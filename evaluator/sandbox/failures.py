@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-FailureKind = Literal["raised", "timeout", "oom", "crashed", "protocol"]
+FailureKind = Literal["raised", "timeout", "stalled", "oom", "crashed", "protocol"]
 
 
 class ChildFailed(Exception):
     """The candidate did not answer, and it is booked on the candidate.
 
-    `kind`: it raised an exception, ran past its deadline, took too much memory, died, or broke the
-    rules of the boundary (malformed or oversized replies, floods of output, files or processes).
+    `kind`: it raised an exception, ran past its deadline, fell silent on the way, took too much
+    memory, died, or broke the rules of the boundary (malformed or oversized replies, floods of
+    output, files or processes).
     """
 
     def __init__(self, kind: FailureKind, message: str) -> None:

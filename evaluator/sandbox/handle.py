@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +27,7 @@ _KEPT_OUTPUT_BYTES = 1 << 16
 _SHOWN_OUTPUT_CHARS = 300
 _MESSAGE_CHARS = 600
 _MAX_EVENTS = 10_000
+_COUNTED_SILENCE_S = 1.0  # at a time: while this machine stands still, nobody can speak
 _KINDS: tuple[FailureKind, ...] = ("raised", "oom", "protocol")
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -65,6 +68,8 @@ class Child:
         self._is_confined = False
         self._is_open = True
         self._has_output = True
+        self._patience_s = math.inf
+        self._silent_s = 0.0
         self._poll = select.poll()
         for descriptor in (channel.fileno(), output, process):
             self._poll.register(descriptor, select.POLLIN)
@@ -117,6 +122,8 @@ class Child:
     ) -> Message:
         """Sends a request and waits for its reply; `on_event` gets what is reported on the way.
 
+        What was left in the scratch folder can be read also after a failure.
+
         Raises ChildFailed: the candidate's exception ("raised": the child lives on), a broken
         limit, a malformed reply or one with more than `reply_bytes` of tensors, or its death.
         SandboxFault if the child did not come up as it must.
@@ -127,13 +134,20 @@ class Child:
         try:
             reply = _result(self._reply(on_event))
         except ProtocolError as error:
-            self.close()
+            self._stop()
             raise ChildFailed("protocol", printable(str(error))) from None
         except ChildFailed as failure:
             if failure.kind != "raised":
-                self.close()
+                self._stop()
             raise
+        finally:
+            self._patience_s = math.inf
         return reply
+
+    def expect_within(self, patience_s: float) -> None:
+        """Until the reply, a silence of more than `patience_s` from now on, or since something was
+        heard, is a failure: "stalled"."""
+        self._patience_s, self._silent_s = patience_s, 0.0
 
     def await_confinement(self) -> dict[str, Any]:
         """What the child says of its confinement, once; no candidate has run in it before."""
@@ -197,6 +211,7 @@ class Child:
 
     def _pump(self) -> None:
         """Moves whatever can be moved within 50 ms, then lets the watchdog look."""
+        began_s = time.monotonic()
         wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
         self._poll.modify(self._channel.fileno(), wanted)
         ready = dict(self._poll.poll(_POLL_MS))
@@ -206,6 +221,13 @@ class Child:
         self._watchdog.check()
         if self._process in ready and not received:
             raise self._death()
+        self._check_silence(0.0 if received else time.monotonic() - began_s)
+
+    def _check_silence(self, silent_s: float) -> None:
+        """Adds to the silence; one of no length ends it."""
+        self._silent_s = self._silent_s + min(silent_s, _COUNTED_SILENCE_S) if silent_s else 0.0
+        if self._silent_s > self._patience_s:
+            raise ChildFailed("stalled", f"nothing was heard for {self._silent_s:.0f} s")
 
     def _receive(self) -> bool:
         """Sends and receives what is possible at once; whether anything came."""

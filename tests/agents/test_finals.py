@@ -107,6 +107,26 @@ def test_settings_and_names_are_laid_over(store: Store, searched: str) -> None:
     assert config.baselines == ("gated_deltanet",)
 
 
+@pytest.mark.parametrize(
+    ("dotted", "says"),
+    [
+        ("foo.bar", "Unknown setting 'foo'"),
+        ("model.dmodel", r"Unknown setting 'model\.dmodel'; did you mean 'model\.d_model'\?"),
+    ],
+)
+def test_an_unknown_setting_is_named_as_a_search_names_it(
+    store: Store, searched: str, dotted: str, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        finals_config(store, Finals(settings={dotted: 1}))
+
+
+def test_a_setting_of_a_task_reaches_its_table(store: Store, searched: str) -> None:
+    settings = {"recall.sizes.mqar.vocab_size": 64}
+    config = finals_config(store, Finals(settings=settings))
+    assert config.recall.sizes == {"mqar": {"vocab_size": 64}}
+
+
 def test_a_run_without_a_measured_candidate_has_none_to_verify(store: Store) -> None:
     store.create_run(RunConfig().model_dump(mode="json"), {}, 0)
     with pytest.raises(StoreError, match="no measured candidate"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from linearch.agents.board import Candidate, Trial, TrialKey
-from linearch.agents.rates import is_grid_complete, rates_of
+from linearch.agents.rates import edge_rate, is_grid_complete, rates_of
 from linearch.config import RunConfig, TrainingConfig
 
 GRID = (1e-3, 2e-3, 4e-3)
@@ -67,7 +67,24 @@ def test_the_grid_waits_for_its_last_trial_and_stops_when_the_best_is_inside() -
     assert rates_of(still_falling, grid) == (*GRID, 8e-3, 1.6e-2)
 
 
+@pytest.mark.parametrize(
+    ("scores", "edge"),
+    [
+        ({8e-3: 1.9, 1.6e-2: 1.8}, 1.6e-2),  # widened as often as it may be, and still falling
+        ({8e-3: 1.9, 1.6e-2: 2.5}, None),  # inside
+        ({8e-3: 1.9, 1.6e-2: None}, None),  # what lies beyond was tried, and failed
+        ({8e-3: 1.9}, None),  # not known yet
+    ],
+)
+def test_a_best_rate_at_the_edge_of_a_complete_grid_is_told(
+    scores: dict[float, float | None], edge: float | None
+) -> None:
+    who = candidate({1e-3: 2.2, 2e-3: 2.1, 4e-3: 2.0, **scores})
+    assert edge_rate(who, config(*GRID)) == edge
+
+
 def test_one_rate_is_no_grid_and_widening_can_be_switched_off() -> None:
     assert rates_of(candidate({1e-3: 2.0}), config(1e-3)) == (1e-3,)
+    assert edge_rate(candidate({1e-3: 2.0}), config(1e-3)) is None
     falling = candidate(dict(zip(GRID, (2.2, 2.1, 2.0), strict=True)))
     assert rates_of(falling, config(*GRID, widen=0)) == GRID

@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from linearch.agents.board import Board
+from linearch.agents.cautions import cautions
 from linearch.agents.intake import Intake
 from linearch.agents.llm.errors import ProviderRefused
 from linearch.agents.progress import Silent
@@ -503,6 +504,9 @@ def test_the_rates_of_a_grid_are_not_taken_for_noise(store: Store, config: RunCo
     floors = {row.rung: row for row in store.queries.statistics(run_id, "noise_floor")}
     assert {rung: floor.n for rung, floor in floors.items()} == {0: 3, 1: 3}
     assert floors[0].value == pytest.approx(0.01)  # the seeds' step in `score`
+    (caution,) = cautions(store, run_id)  # the lower the better, so widening ended at the edge
+    assert "edge of the grid" in caution
+    assert "gated_deltanet (0.00123)" in caution
 
 
 def test_a_score_too_good_to_be_true_does_not_climb_and_does_not_lead(

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from linearch.config import GateConfig, RunConfig, SandboxConfig
-from linearch.evaluator import Judge, Judgement, TrialSpec
+from linearch.evaluator import Judge, Judgement, TrialSpec, training_watch
 from linearch.evaluator.examination import Examination
+from linearch.evaluator.leavings import stored_step
+from linearch.evaluator.recipe import trained_tokens
 from linearch.evaluator.sandbox.supervisor import Sandbox
 from linearch.evaluator.subject import Subject
 from linearch.evaluator.trial import Trial
@@ -148,7 +150,7 @@ def test_the_same_seed_gives_the_same_score_and_another_seed_another(
 
 
 def test_a_longer_rung_goes_on_from_a_shorter_ones_checkpoint(
-    judge: Judge, spec: TrialSpec
+    judge: Judge, spec: TrialSpec, config: RunConfig
 ) -> None:
     longer = replace(spec, rung=1, tokens=2 * spec.tokens)
     whole = judge.run_trial(longer)
@@ -158,6 +160,9 @@ def test_a_longer_rung_goes_on_from_a_shorter_ones_checkpoint(
     assert resumed.curve[0][0] > 16 * _STEP_TOKENS  # 20 steps less 4 of cooldown
     trained = resumed.metrics["tokens_per_s"] * resumed.metrics["train_wall_s"]
     assert trained == pytest.approx((40 - 16) * _STEP_TOKENS)
+    assert resumed.metrics["trained_tokens"] == (40 - 16) * _STEP_TOKENS
+    rungs = trained_tokens(config.training, (spec.tokens, longer.tokens))
+    assert rungs == [short.metrics["trained_tokens"], resumed.metrics["trained_tokens"]]
 
 
 def test_the_test_shard_is_scored_only_where_it_is_opened(
@@ -243,7 +248,7 @@ def test_a_trial_that_fails_says_how(
     result = judge.run_trial(replace(spec, source=hostile_source(**lines)))
     assert result.reason is not None
     assert (result.status, says in result.reason) == (status, True), result.reason
-    assert result.metrics == {}
+    assert "val_bpb" not in result.metrics
     assert result.weights is None
 
 
@@ -259,6 +264,61 @@ def test_a_trial_that_hangs_is_ended_at_its_deadline(
     result = Trial(sandbox, _impatient(config), "cpu", hanging, assignment, {}).run()
     assert (result.status, result.weights) == ("timeout", None)
     assert result.wall_s < 1.5 + 2
+
+
+_COUNTS_STEPS = "self.steps = getattr(self, 'steps', 0) + self.training"
+
+
+@pytest.mark.parametrize(
+    ("after", "line", "status"),
+    [
+        (18, "y = y * float('nan')", "diverged"),
+        (18, "raise ValueError('bad sizes')", "crashed"),
+        (18, "os._exit(1)", "crashed"),
+        (18, "kept = torch.zeros(1 << 40)", "oom"),
+        (10, "raise ValueError('bad sizes')", "crashed"),  # before the cooldown of steps 17 to 20
+    ],
+)
+def test_a_trial_that_ends_early_keeps_its_step_and_the_checkpoint_before_the_cooldown(
+    after: int, line: str, status: str, judge: Judge, spec: TrialSpec, hostile_source: MakeSource
+) -> None:
+    lines = f"{_COUNTS_STEPS}\nif self.training and self.steps > {after}: {line}"
+    source = hostile_source(init="self.steps = 0", forward=lines)
+    result = judge.run_trial(replace(spec, source=source))
+    assert result.status == status, result.reason
+    assert result.metrics["last_step"] in {after, after + 1}
+    has_checkpoint = after > 16
+    assert (result.checkpoint is not None) is has_checkpoint
+    if result.checkpoint is not None:
+        assert stored_step(result.checkpoint) == 16
+
+
+def test_a_checkpoint_that_is_none_is_not_kept_after_a_failure(
+    judge: Judge, spec: TrialSpec, hostile_source: MakeSource
+) -> None:
+    false = "open('checkpoint.safetensors', 'wb').write(bytes(99)); raise ValueError('done')"
+    result = judge.run_trial(replace(spec, source=hostile_source(forward=f"if 1: {false}")))
+    assert (result.status, result.checkpoint) == ("crashed", None), result.reason
+
+
+def test_a_finite_explosion_ends_a_trial_before_its_last_step(
+    judge: Judge, spec: TrialSpec
+) -> None:
+    result = judge.run_trial(replace(spec, learning_rate=10.0))
+    assert (result.status, "exploded" in (result.reason or "")) == ("diverged", True), result.reason
+    assert result.metrics["last_step"] < 20
+
+
+def test_a_trial_that_stalls_on_its_way_is_ended_long_before_its_deadline(
+    judge: Judge, spec: TrialSpec, mixer_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_watch, "_LEAST_PATIENCE_S", 0.5)
+    monkeypatch.setattr(training_watch, "_PATIENCE_REPORTS", 5)
+    hangs = f"{_COUNTS_STEPS}\nwhile self.training and self.steps > 18: pass"
+    result = judge.run_trial(replace(spec, source=mixer_source(forward=hangs)))
+    assert (result.status, result.metrics["last_step"]) == ("stalled", 18), result.reason
+    assert "nothing was heard" in (result.reason or "")
+    assert result.checkpoint is not None
 
 
 def test_a_stored_checkpoint_that_cannot_be_used_is_not_the_candidates_fault(

@@ -327,8 +327,10 @@ _OVERTRAINS = """
 import linearch.evaluator.training as training
 _once = training.Step.__call__
 def _often(self, inputs, labels):
+    told = self.total.clone()  # of losses: the sum of all would look like an explosion
     for _ in range(4):
         time.sleep(0.01)
+        self.total.copy_(told)
         _once(self, inputs, labels)
 training.Step.__call__ = _often
 """
