@@ -24,8 +24,7 @@ def refresh_findings(store: Store, run_id: str, config: RunConfig, board: Board)
     store.replace_statistics(run_id, RANK_CORRELATION, found)
     last = len(config.ladder.rung_tokens) - 1
     on_last = [row for row in rows if row.rung == last]
-    curse = [] if _is_everything_fresh(rows, scores) else list(_winners_curse(on_last, scores))
-    store.replace_statistics(run_id, WINNERS_CURSE, curse)
+    store.replace_statistics(run_id, WINNERS_CURSE, list(_winners_curse(on_last, scores)))
     compared = list(_comparisons(on_last, scores, rows))
     store.replace_statistics(run_id, COMPARISON, compared)
 
@@ -74,11 +73,8 @@ def _comparisons(
     n_tried = sum(not row.is_baseline and row.val_bpb is not None for row in everything)
     fresh = {row.id: _by_freshness(row, scores)[0] for row in candidates}
     n_fresh = sum(bool(values) for values in fresh.values())
-    nothing_was_chosen = _is_everything_fresh(everything, scores)
     for row in candidates:
-        values = fresh[row.id]
-        if nothing_was_chosen or not values:
-            values = list(row.val_bpb_values)
+        values = fresh[row.id] or list(row.val_bpb_values)
         n_others = n_fresh if fresh[row.id] else n_tried
         for baseline in baselines:
             found = compare(
@@ -122,13 +118,6 @@ def _comparison_row(
             "seeds_needed": found.seeds_needed,
         },
     )
-
-
-def _is_everything_fresh(rows: tuple[LeaderboardRow, ...], scores: dict[str, Score]) -> bool:
-    """Whether every candidate was measured again, as in a verification: then none was chosen by its
-    first score, and no seed is flattered."""
-    candidates = [row for row in rows if not row.is_baseline and row.val_bpb is not None]
-    return all(_by_freshness(row, scores)[0] for row in candidates)
 
 
 def _by_freshness(row: LeaderboardRow, scores: dict[str, Score]) -> tuple[list[float], list[float]]:

@@ -10,8 +10,10 @@ from typing import Literal
 import pytest
 
 from linearch.agents.board import Board
+from linearch.agents.finals import Finals, finals_config
 from linearch.agents.intake import Intake
 from linearch.agents.llm.errors import ProviderRefused
+from linearch.agents.preflight import make_proposer
 from linearch.agents.progress import Silent
 from linearch.agents.proposers.baselines import baseline_proposals
 from linearch.agents.proposers.proposal import Evidence, NothingLeft, Proposal
@@ -146,7 +148,8 @@ def search(
     run_id = run_id or store.create_run(config.model_dump(mode="json"), {}, config.seed)
     epoch = store.claim_run(run_id)
     store.requeue_orphans(run_id)
-    board = Board(seed=config.seed, n_rungs=2, objectives=config.objectives)
+    n_rungs = len(config.ladder.rung_tokens)
+    board = Board(seed=config.seed, n_rungs=n_rungs, objectives=config.objectives)
     restore_board(store, run_id, board)
     if not board.baselines:
         intake = Intake(store, run_id, board, config.gates.max_source_bytes)
@@ -211,6 +214,34 @@ def test_a_search_ends_by_measuring_the_best_and_its_rival_again(
     assert {row.detail["baseline"] for row in compared if row.detail} == set(config.baselines)
     assert {row.detail["n_comparisons"] for row in compared if row.detail} == {4, 8}
     assert not any(row.detail["is_better"] for row in compared if row.detail)
+
+
+def test_what_is_called_fresh_leaves_out_the_first_seed_though_all_are_measured_again(
+    store: Store, config: RunConfig
+) -> None:
+    config = validate_config({**config.model_dump(), "budget": {"max_candidates": 1}})
+    _, run_id = run(store, config, Workers(all_is_well), Script())
+    compared = store.queries.statistics(run_id, "comparison")
+    assert [row.n for row in compared if row.detail and row.detail["is_fresh"]] == [2, 2]
+    rival = next(row for row in compared if row.detail and row.detail["n_baseline"] == 3)
+    assert rival.value == pytest.approx(0.005)  # seeds 1 and 2 against 0, 1 and 2
+    curse = store.queries.statistics(run_id, "winners_curse")
+    assert [row.n for row in curse] == [2, 1]
+
+
+def test_a_verification_trains_from_no_seed_that_its_search_did(
+    store: Store, config: RunConfig
+) -> None:
+    _, found = run(store, config, Workers(all_is_well), Script())
+    settings = {"recall.enabled": False}
+    finals = finals_config(store, Finals(run=found, top=2, seeds=3, scale=1, settings=settings))
+    proposer = make_proposer(finals, store)
+    _, verified = run(store, finals, Workers(all_is_well), proposer)  # type: ignore[arg-type]
+    before, after = ({trial.seed for trial in store.trials(id_)} for id_ in (found, verified))
+    assert before == {0, 1, 2}
+    assert after == {3, 4, 5, 6}
+    compared = store.queries.statistics(verified, "comparison")
+    assert {row.n for row in compared} == {3}
 
 
 def test_the_last_of_the_time_goes_to_fresh_seeds(store: Store, config: RunConfig) -> None:
