@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from .db import StatisticRow
 
 _CONFIDENCE = "95 %"
+# What makes each pruner let more of a rung climb.
+_PROMOTES_MORE = {
+    "asha": "a higher ladder.promote_fraction",
+    "successive_halving": "a lower ladder.reduction_factor",
+    "hyperband": "a lower ladder.reduction_factor",
+}
 
 
 def finding_lines(
@@ -25,7 +31,7 @@ def finding_lines(
 
 
 def ranking_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
-    """How well each rung foretold the next, with a warning where it did not."""
+    """How well each rung foretold the next, with what it means where it is not that it ranks."""
     by_rung: dict[int, dict[tuple[str, str], StatisticRow]] = defaultdict(dict)
     for row in found:
         detail = row.detail or {}
@@ -45,11 +51,34 @@ def ranking_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
         alone = rows["candidates", "spearman"]
         if alone.value is not None:
             yield f"  Among the {alone.n} candidates alone: Spearman {_between(alone)}."
-        if (spearman.detail or {})["foretells"] is False:
-            yield (
-                f"  WARNING: rung {rung} does not rank. What it prunes is close to chance; train "
-                "longer on it (ladder.rung_tokens) or promote more of it (ladder.promote_fraction)."
-            )
+        said = ranking_verdict(spearman)
+        if said is not None:
+            yield f"  {'WARNING: ' if not_ranking(spearman) else ''}{said}"
+
+
+def not_ranking(row: StatisticRow) -> bool:
+    """Whether a rung was shown not to rank, which is more than not shown to."""
+    return _detail(row).get("verdict") == "does not rank"
+
+
+def ranking_verdict(row: StatisticRow) -> str | None:
+    """What follows from a rung's Spearman; None where it ranks, or was not judged."""
+    detail = _detail(row)
+    if not_ranking(row):
+        return (
+            f"Rung {row.rung} does not rank: what it prunes is close to chance. Train longer on it "
+            f"(ladder.rung_tokens) or promote more of it ({_PROMOTES_MORE[detail['pruner']]})."
+        )
+    if detail.get("verdict") != "too few to say":
+        return None
+    needed, counted = detail["n_needed"], f"the {row.n} count as {detail['n_effective']:.0f} alike"
+    decide = (
+        f"at {row.value:.2f} about {needed} that weigh alike would decide"
+        if needed is not None
+        else f"at {row.value:.2f} no number within reach would decide"
+    )
+    uneven = "" if detail["n_effective"] > row.n - 0.5 else f"; {counted}"
+    return f"Too few to say whether rung {row.rung} ranks: {decide}{uneven}."
 
 
 def curse_lines(found: Sequence[StatisticRow]) -> Iterator[str]:

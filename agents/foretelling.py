@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..config import LadderConfig
 from ..db import LeaderboardRow, Score, StatisticRow
@@ -21,6 +21,7 @@ from ..evaluator.correlation import (
     top_count,
     top_recall,
 )
+from ..evaluator.correlation_intervals import architectures_needed
 from .board import Board
 from .promotion import finishers, promoted
 
@@ -30,6 +31,8 @@ COEFFICIENTS: dict[str, Coefficient] = {
     "top_recall": top_recall,
 }
 _LEAST_SPEARMAN = 0.3
+
+Verdict = Literal["ranks", "does not rank", "too few to say"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,14 +64,19 @@ def rank_correlations(
                 for row, weight in zip(climb.rows, climb.weights, strict=True)
                 if population == "all" or not row.is_baseline
             ]
-            yield from _coefficients(chosen, rung, climb, population)
+            yield from _coefficients(chosen, rung, climb, population, ladder)
 
 
-def foretells(found: Correlation) -> bool | None:
-    """Whether a rung ranks: at least 0.3, and an interval above zero; None where not measured."""
-    if found.value is None:
+def verdict_on(found: Correlation) -> Verdict | None:
+    """By where Spearman's interval lies: above 0.3, below it, or across; None where not measured.
+
+    Not shown to rank is not shown not to.
+    """
+    if found.low is None or found.high is None:
         return None
-    return found.value >= _LEAST_SPEARMAN and found.low is not None and found.low > 0
+    if found.low > _LEAST_SPEARMAN:
+        return "ranks"
+    return "does not rank" if found.high < _LEAST_SPEARMAN else "too few to say"
 
 
 def _climb(
@@ -96,7 +104,11 @@ def _climb(
 
 
 def _coefficients(
-    chosen: list[tuple[LeaderboardRow, float]], rung: int, climb: _Climb, population: str
+    chosen: list[tuple[LeaderboardRow, float]],
+    rung: int,
+    climb: _Climb,
+    population: str,
+    ladder: LadderConfig,
 ) -> Iterator[StatisticRow]:
     first = [row.val_bpb_by_rung.get(rung) for row, _ in chosen]
     second = [row.val_bpb_by_rung[rung + 1] for row, _ in chosen]
@@ -110,9 +122,10 @@ def _coefficients(
             "n_pruned": climb.n_pruned,
             "n_drawn": climb.n_drawn,
             "n_stood_for": round(sum(weights)),
+            "n_effective": found.n_effective,
         }
         if name == "spearman":
-            detail |= {"foretells": foretells(found), "drawn_ids": climb.drawn}
+            detail |= {"drawn_ids": climb.drawn, **_judged(found, ladder)}
         if name == "top_recall":
             detail["top"] = top_count(sum(weights))
         yield StatisticRow(
@@ -124,3 +137,12 @@ def _coefficients(
             n=found.n,
             detail=detail,
         )
+
+
+def _judged(found: Correlation, ladder: LadderConfig) -> dict[str, Any]:
+    """The verdict, and what can be changed where it is not that the rung ranks."""
+    verdict = verdict_on(found)
+    needed = None
+    if verdict == "too few to say" and found.value is not None:
+        needed = architectures_needed(found.value, _LEAST_SPEARMAN)
+    return {"verdict": verdict, "n_needed": needed, "pruner": ladder.pruner}

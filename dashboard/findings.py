@@ -14,6 +14,7 @@ from linearch.dashboard.links import open_architecture
 from linearch.dashboard.reading import View, current_view
 from linearch.dashboard.wording import fixed, interval, plain, signed
 from linearch.db import StatisticRow
+from linearch.finding_lines import not_ranking, ranking_verdict
 
 _COEFFICIENTS = {"spearman": "Spearman", "kendall": "Kendall τ-b", "top_recall": "top fifth found"}
 _POPULATIONS = {"all": "candidates and baselines", "candidates": "candidates alone"}
@@ -120,11 +121,9 @@ def _show_ranking(view: View, rows: tuple[StatisticRow, ...]) -> None:
     for rung in sorted({row.rung for row in rows if row.rung is not None}):
         here = [row for row in rows if row.rung == rung and row.detail]
         for row in here:
-            if _detail(row).get("foretells") is False and _detail(row)["population"] == "all":
-                st.warning(
-                    f"Rung {rung} does not rank: what it prunes is close to chance. Train longer "
-                    "on it (ladder.rung_tokens) or promote more (ladder.promote_fraction)."
-                )
+            said = ranking_verdict(row)
+            if said is not None and _detail(row)["population"] == "all":
+                (st.warning if not_ranking(row) else st.info)(said)
         left, right = st.columns([3, 2], gap="large")
         with left:
             st.dataframe(

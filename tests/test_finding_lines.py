@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from linearch.db import StatisticRow
 from linearch.finding_lines import curse_lines, ranking_lines, verdict_lines
 
 
 def ranking(value: float | None, low: float | None, **detail: Any) -> list[StatisticRow]:
-    shared = {"n_pruned": 8, "n_drawn": 1, "foretells": True, "top": 4, **detail}
+    shared = {
+        **{"n_pruned": 8, "n_drawn": 1, "top": 4, "n_effective": 21.0},
+        **{"verdict": "ranks", "n_needed": None, "pruner": "asha"},
+        **detail,
+    }
     return [
         StatisticRow(
             rung=0,
@@ -55,10 +61,32 @@ def test_a_ranking_comes_with_its_intervals_and_with_who_stood_for_the_pruned() 
     assert "candidates alone" in second
 
 
-def test_a_rung_that_does_not_rank_is_flagged_with_what_to_change() -> None:
-    lines = list(ranking_lines(ranking(0.2, -0.3, foretells=False)))
-    assert "WARNING: rung 0 does not rank" in lines[-1]
+@pytest.mark.parametrize(
+    ("pruner", "knob"),
+    [
+        ("asha", "a higher ladder.promote_fraction"),
+        ("successive_halving", "a lower ladder.reduction_factor"),
+        ("hyperband", "a lower ladder.reduction_factor"),
+    ],
+)
+def test_a_rung_that_does_not_rank_is_flagged_with_what_its_pruner_heeds(
+    pruner: str, knob: str
+) -> None:
+    lines = list(ranking_lines(ranking(0.1, -0.1, verdict="does not rank", pruner=pruner)))
+    assert "WARNING: Rung 0 does not rank" in lines[-1]
     assert "ladder.rung_tokens" in lines[-1]
+    assert knob in lines[-1]
+
+
+def test_a_rung_of_which_too_little_is_known_is_no_rung_that_does_not_rank() -> None:
+    found = ranking(0.8, -0.2, verdict="too few to say", n_needed=12, n_effective=4.4)
+    said = list(ranking_lines(found))[-1]
+    assert said == (
+        "  Too few to say whether rung 0 ranks: at 0.80 about 12 that weigh alike would decide; "
+        "the 21 count as 4 alike."
+    )
+    found = ranking(0.31, 0.1, verdict="too few to say")
+    assert "no number within reach would decide." in list(ranking_lines(found))[-1]
 
 
 def test_without_a_measured_pruned_one_it_says_so() -> None:

@@ -303,7 +303,11 @@ def test_each_rungs_ranking_is_stored_with_who_was_drawn_by_lot(
     assert spearman.detail is not None
     assert spearman.detail["n_drawn"] >= 1
     assert spearman.detail["n_stood_for"] == 2 + 12
-    assert spearman.detail["foretells"] is True
+    # One of five pruned was drawn and weighs five: ten that count as six.
+    assert (spearman.n, spearman.detail["n_pruned"], spearman.detail["n_drawn"]) == (10, 5, 1)
+    assert spearman.detail["n_effective"] == pytest.approx(14**2 / (9 + 5**2))
+    assert spearman.detail["verdict"] == "too few to say"
+    assert spearman.detail["n_needed"] == 6
     assert ("candidates", "kendall") in found
 
 

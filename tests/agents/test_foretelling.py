@@ -1,0 +1,43 @@
+"""What is concluded from how well a rung foretold the next."""
+
+from __future__ import annotations
+
+import pytest
+
+from linearch.agents.foretelling import Verdict, verdict_on
+from linearch.evaluator.correlation import Correlation, correlate, spearman
+
+
+def found(value: float | None, low: float | None, high: float | None) -> Correlation:
+    return Correlation(value=value, low=low, high=high, n=20, n_effective=20.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.31, 0.9, "ranks"),
+        (-0.5, 0.29, "does not rank"),
+        (0.1, 0.9, "too few to say"),
+        (-1.0, 1.0, "too few to say"),
+    ],
+)
+def test_the_verdict_is_where_the_interval_lies(low: float, high: float, verdict: Verdict) -> None:
+    assert verdict_on(found((low + high) / 2, low, high)) == verdict
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    assert verdict_on(found(None, None, None)) is None
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"),
+    [
+        ([1, 2, 3, 4], "too few to say"),
+        ([1, 2, 4, 3], "too few to say"),
+        ([4, 3, 2, 1], "too few to say"),
+        (range(8), "ranks"),
+        (range(8, 0, -1), "does not rank"),
+    ],
+)
+def test_four_are_too_few_in_whatever_order(second: list[int], verdict: Verdict) -> None:
+    assert verdict_on(correlate(spearman, list(range(len(second))), list(second))) == verdict
