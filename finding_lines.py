@@ -16,6 +16,7 @@ _PROMOTES_MORE = {
     "asha": "a higher ladder.promote_fraction",
     "successive_halving": "a lower ladder.reduction_factor",
     "hyperband": "a lower ladder.reduction_factor",
+    "wilcoxon": "a lower ladder.wilcoxon_p",
 }
 
 
@@ -105,6 +106,7 @@ def verdict_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
     fresh = [rows for rows in groups if _detail(rows[0])["is_fresh"]]
     for rows in fresh or groups[:1]:
         yield _verdict(rows)
+        yield from _on_windows(_hardest(rows))
     yield from _others([rows for rows in groups if not _detail(rows[0])["is_fresh"]])
     winners = [rows for rows in groups if all(_detail(row)["is_better"] for row in rows)]
     if winners:
@@ -133,8 +135,30 @@ def _verdict(rows: list[StatisticRow]) -> str:
         parts.append("undecided against " + ", ".join(map(_undecided, open_ones)))
     return (
         f"{first['name']} by {evidence} ({_CONFIDENCE}, corrected for {first['n_comparisons']} "
-        f"comparisons): {'; '.join(parts)}."
+        f"comparisons{_pairing(rows)}): {'; '.join(parts)}."
     )
+
+
+def _pairing(rows: list[StatisticRow]) -> str:
+    """With whom it was compared seed by seed, on the same batches."""
+    paired = [_detail(row)["baseline"] for row in rows if _detail(row).get("is_paired")]
+    return f"; seed by seed with {', '.join(paired)}" if paired else ""
+
+
+def _on_windows(row: StatisticRow) -> Iterator[str]:
+    detail = _detail(row)
+    found = detail.get("windows")
+    if found is not None:
+        yield (
+            f"  Against {detail['baseline']} on the same {detail['n_windows']} windows: "
+            f"{found['delta']:+.3f} ({_CONFIDENCE} {found['low']:+.3f} to {found['high']:+.3f}), "
+            "which holds for these weights and not for other seeds."
+        )
+
+
+def _hardest(rows: list[StatisticRow]) -> StatisticRow:
+    """The comparison with the baseline that is hardest to beat."""
+    return min(rows, key=lambda row: _detail(row)["baseline_bpb"])
 
 
 def _undecided(row: StatisticRow) -> str:
@@ -160,7 +184,7 @@ def _others(groups: list[list[StatisticRow]]) -> Iterator[str]:
 def _none_is_better(groups: list[list[StatisticRow]]) -> str:
     """About the candidate that is nearest to it, and the baseline that is hardest to beat."""
     best = groups[0]
-    hardest = min(best, key=lambda row: _detail(row)["baseline_bpb"])
+    hardest = _hardest(best)
     seeds = _detail(hardest)["seeds_needed"]
     decide = (
         f"about {seeds} seeds each would decide if the difference of {hardest.value:+.3f} is real"

@@ -47,7 +47,8 @@ def _show_comparisons(view: View, rows: tuple[StatisticRow, ...]) -> None:
         f"95 % intervals of the difference, Šidák-corrected for {first['n_comparisons']} "
         f"comparisons; seeds differ by σ = {fixed(first['sd'])} bits per byte with "
         f"{first['freedom']} degrees of freedom. A candidate measured again is judged by its fresh "
-        "seeds alone; any other by the score it may have been chosen by, corrected for all tried."
+        "seeds alone, paired where the baseline has them too; any "
+        "other by the score it may have been chosen by, corrected for all tried."
     )
     opened = clickable_table(_comparison_frame(shown), _comparison_columns(), "comparisons")
     if opened is not None:
@@ -62,9 +63,11 @@ def _comparison_frame(rows: list[StatisticRow]) -> pd.DataFrame:
             "verdict": _verdict(_detail(row)),
             "delta": row.value,
             "interval": interval(row.low, row.high),
+            "windows": _windows(_detail(row)),
             "seeds": row.n,
             "baseline_seeds": _detail(row)["n_baseline"],
             "fresh": _detail(row)["is_fresh"],
+            "paired": _detail(row).get("is_paired"),
             "seeds_needed": _detail(row)["seeds_needed"],
             "id": row.architecture_id,
         }
@@ -79,13 +82,25 @@ def _comparison_columns() -> dict[str, Any]:
         "verdict": column.TextColumn("verdict"),
         "delta": column.NumberColumn("Δ bits/byte", format="%+.3f", help="Below zero is better."),
         "interval": column.TextColumn("corrected 95 %"),
+        "windows": column.TextColumn(
+            "on the same windows",
+            help="The corrected 95 % over held-out windows: for these weights, not other seeds.",
+        ),
         "seeds": column.NumberColumn("seeds", help="Of the candidate, that the verdict rests on."),
         "baseline_seeds": column.NumberColumn("its seeds", help="Of the baseline."),
         "fresh": column.CheckboxColumn("fresh", help="Seeds that it was not chosen by."),
+        "paired": column.CheckboxColumn(
+            "paired", help="Compared seed by seed, each pair on the same batches."
+        ),
         "seeds_needed": column.NumberColumn(
             "seeds to decide", help="Each side, if the difference and the noise are as they seem."
         ),
     }
+
+
+def _windows(detail: dict[str, Any]) -> str | None:
+    found = detail.get("windows")
+    return None if found is None else interval(found["low"], found["high"])
 
 
 def _verdict(detail: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,7 @@ def test_a_ranking_comes_with_its_intervals_and_with_who_stood_for_the_pruned() 
         ("asha", "a higher ladder.promote_fraction"),
         ("successive_halving", "a lower ladder.reduction_factor"),
         ("hyperband", "a lower ladder.reduction_factor"),
+        ("wilcoxon", "a lower ladder.wilcoxon_p"),
     ],
 )
 def test_a_rung_that_does_not_rank_is_flagged_with_what_its_pruner_heeds(
@@ -125,6 +127,19 @@ def test_a_verdict_names_whom_it_beats_and_how_many_seeds_would_decide_the_rest(
     assert "all 16 tried (32 comparisons)" in others
     assert none.startswith("No candidate is truly better than every baseline. A against mamba2")
     assert "about 12 seeds" in none
+
+
+def test_it_is_said_with_whom_the_seeds_were_paired_and_what_the_windows_say() -> None:
+    windows = {"delta": -0.02, "low": -0.03, "high": -0.01}
+    more = {"is_paired": True, "windows": windows, "n_windows": 384}
+    rows = [comparison("A", "gla", -0.3, "better"), comparison("A", "mamba2", -0.02)]
+    rows[1] = replace(rows[1], detail={**(rows[1].detail or {}), **more})
+    verdict, on_windows, _ = verdict_lines(rows)
+    assert "corrected for 2 comparisons; seed by seed with mamba2)" in verdict
+    assert on_windows == (
+        "  Against mamba2 on the same 384 windows: -0.020 (95 % -0.030 to -0.010), "
+        "which holds for these weights and not for other seeds."
+    )
 
 
 def test_a_winner_over_every_baseline_is_named() -> None:
