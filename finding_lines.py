@@ -72,13 +72,18 @@ def ranking_verdict(row: StatisticRow) -> str | None:
         )
     if detail.get("verdict") != "too few to say":
         return None
-    needed, counted = detail["n_needed"], f"the {row.n} count as {detail['n_effective']:.0f} alike"
+    needed, counted = detail["n_needed"], detail["n_effective"]
     decide = (
         f"at {row.value:.2f} about {needed} that weigh alike would decide"
         if needed is not None
         else f"at {row.value:.2f} no number within reach would decide"
     )
-    uneven = "" if detail["n_effective"] > row.n - 0.5 else f"; {counted}"
+    uneven = (
+        f"; the {row.n} count as {counted:.0f}, since few stand for many "
+        "(ladder.random_promote_fraction draws more)"
+        if counted < (row.n or 0) - 0.5
+        else ""
+    )
     return f"Too few to say whether rung {row.rung} ranks: {decide}{uneven}."
 
 

@@ -6,6 +6,7 @@ that climbed by lot stand for all: each weighs as many as there were to one draw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,6 +80,20 @@ def verdict_on(found: Correlation) -> Verdict | None:
     return "does not rank" if found.high < _LEAST_SPEARMAN else "too few to say"
 
 
+def needed_on(found: Correlation) -> int | None:
+    """How many architectures that weigh alike would decide, were Spearman what it now seems; None
+    where it is decided, or no number within reach would do."""
+    if verdict_on(found) != "too few to say" or found.value is None:
+        return None
+    needed = architectures_needed(found.value, _LEAST_SPEARMAN)
+    if needed is None or needed > found.n_effective:
+        return needed
+    # Resamples spread more than theory says; any interval narrows with the root of the number.
+    distance = found.value - _LEAST_SPEARMAN
+    end = found.low if distance > 0 else found.high
+    return math.ceil(found.n_effective * ((found.value - (end or 0.0)) / distance) ** 2)
+
+
 def _climb(
     rows: Sequence[LeaderboardRow],
     rung: int,
@@ -141,8 +156,4 @@ def _coefficients(
 
 def _judged(found: Correlation, ladder: LadderConfig) -> dict[str, Any]:
     """The verdict, and what can be changed where it is not that the rung ranks."""
-    verdict = verdict_on(found)
-    needed = None
-    if verdict == "too few to say" and found.value is not None:
-        needed = architectures_needed(found.value, _LEAST_SPEARMAN)
-    return {"verdict": verdict, "n_needed": needed, "pruner": ladder.pruner}
+    return {"verdict": verdict_on(found), "n_needed": needed_on(found), "pruner": ladder.pruner}

@@ -40,7 +40,7 @@ class LeaderboardQueries(Reader):
         is_known = (Trial.run_id == run_id) & Trial.window_nats.is_not(None)
         with self._database.read() as connection:
             rows = connection.execute(select(Trial.id, Trial.window_nats).where(is_known))
-            return {id_: nats for id_, nats in rows.all()}
+            return {id_: nats for id_, nats in rows.all() if nats is not None}
 
     def leaderboard(self, run_id: str) -> tuple[LeaderboardRow, ...]:
         """All architectures of a run: scored ones first, higher rungs above lower, higher fitness

@@ -74,4 +74,4 @@ def window_difference(
 def in_bits_per_byte(window_nats: Sequence[float], val_bpb: float) -> NDArray[np.float64]:
     """Each window's share of the score [N], such that their mean is `val_bpb`."""
     nats = np.asarray(window_nats, dtype=np.float64)
-    return nats * (val_bpb / nats.mean())
+    return np.asarray(nats * (val_bpb / nats.mean()), dtype=np.float64)

@@ -85,7 +85,7 @@ def test_a_rung_of_which_too_little_is_known_is_no_rung_that_does_not_rank() -> 
     said = list(ranking_lines(found))[-1]
     assert said == (
         "  Too few to say whether rung 0 ranks: at 0.80 about 12 that weigh alike would decide; "
-        "the 21 count as 4 alike."
+        "the 21 count as 4, since few stand for many (ladder.random_promote_fraction draws more)."
     )
     found = ranking(0.31, 0.1, verdict="too few to say")
     assert "no number within reach would decide." in list(ranking_lines(found))[-1]

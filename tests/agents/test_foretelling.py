@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from linearch.agents.foretelling import Verdict, verdict_on
+from linearch.agents.foretelling import Verdict, needed_on, verdict_on
 from linearch.evaluator.correlation import Correlation, correlate, spearman
 
 
@@ -27,6 +29,14 @@ def test_the_verdict_is_where_the_interval_lies(low: float, high: float, verdict
 
 def test_what_was_not_measured_has_no_verdict() -> None:
     assert verdict_on(found(None, None, None)) is None
+
+
+def test_what_would_decide_is_more_than_there_are() -> None:
+    few = Correlation(value=0.6, low=-0.1, high=0.9, n=10, n_effective=10.0)
+    assert needed_on(few) == 34
+    spread_out = Correlation(value=0.6, low=0.2, high=0.8, n=60, n_effective=60.0)
+    assert needed_on(spread_out) == math.ceil(60 * (0.4 / 0.3) ** 2)
+    assert needed_on(found(0.6, 0.4, 0.8)) is None
 
 
 @pytest.mark.parametrize(
