@@ -92,12 +92,12 @@ def _comparison_row(
     paired: SeedNoise | None,
     over_windows: WindowDifference | None,
 ) -> StatisticRow:
-    by_all = _compare(contest, unpaired, contest.ours, contest.theirs)
+    by_all = _compare(contest, unpaired, contest.theirs)
     found, noise = by_all, unpaired
     if is_paired := paired is not None and contest.can_be_paired:
         assert paired is not None
         noise = paired
-        found = _compare(contest, noise, contest.ours, contest.common)
+        found = _compare(contest, noise, contest.common, is_paired=True)
     detail: dict[str, Any] = {
         "name": contest.row.name,
         "baseline": contest.baseline.name,
@@ -130,14 +130,15 @@ def _comparison_row(
 
 
 def _compare(
-    contest: _Contest, noise: SeedNoise, our_seeds: Iterable[int], their_seeds: Iterable[int]
+    contest: _Contest, noise: SeedNoise, their_seeds: Iterable[int], *, is_paired: bool = False
 ) -> Comparison:
-    ours, theirs = _bpb(contest.ours), _bpb(contest.theirs)
+    theirs = _bpb(contest.theirs)
     return compare(
-        [ours[seed] for seed in our_seeds],
+        list(_bpb(contest.ours).values()),
         [theirs[seed] for seed in their_seeds],
         noise,
         n_comparisons=contest.n_comparisons,
+        is_paired=is_paired,
     )
 
 

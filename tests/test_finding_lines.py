@@ -91,6 +91,13 @@ def test_a_rung_of_which_too_little_is_known_is_no_rung_that_does_not_rank() -> 
     assert "no number within reach would decide." in list(ranking_lines(found))[-1]
 
 
+def test_of_an_older_store_nothing_is_concluded_that_it_did_not_judge() -> None:
+    older = ranking(0.8, -0.2, foretells=False)
+    for row in older:
+        del (row.detail or {})["verdict"]
+    assert not any("rank:" in line or "Too few" in line for line in ranking_lines(older))
+
+
 def test_without_a_measured_pruned_one_it_says_so() -> None:
     line = next(ranking_lines(ranking(0.9, 0.5, n_drawn=0)))
     assert "none of the 8 pruned was measured there" in line

@@ -73,6 +73,19 @@ def test_nineteen_of_twenty_intervals_hold_the_true_coefficient(
     assert held / 400 > 0.92
 
 
+def test_the_wider_of_theory_and_resamples_holds_where_theory_alone_does_not() -> None:
+    rng, truth = np.random.default_rng(0), 2 / math.pi * math.asin(0.97)
+    by_theory = by_both = 0
+    for _ in range(100):
+        x = rng.normal(size=12)
+        y = 0.97 * x + math.sqrt(1 - 0.97**2) * rng.normal(size=12)
+        found = correlate(kendall, x.tolist(), y.tolist(), n_resamples=100)
+        low, high = kendall_interval(found.value or 0.0, 12, 0.95)
+        by_theory += low <= truth <= high
+        by_both += ends(found)[0] <= truth <= ends(found)[1]
+    assert by_theory < 90 < by_both
+
+
 def test_one_that_stands_for_many_makes_the_others_count_for_less() -> None:
     assert effective_number(12.0, 12.0) == 12
     assert effective_number(8 + 6, 8 + 36) == pytest.approx(4.45, abs=0.01)
