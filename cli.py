@@ -159,7 +159,7 @@ def verify(
         typer.Option("--only", metavar="ID", help="These instead of the best; may be repeated."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 3,
-    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="Fresh seeds of each, after a first.")] = 5,
     scale: Annotated[int, typer.Option(min=1, help="Models so many times as wide.")] = 2,
     suite: Annotated[Literal["slice", "full"], typer.Option(help="The tasks they get.")] = "slice",
     settings: Annotated[

@@ -111,11 +111,14 @@ class LadderConfig(Section):
     """How many tokens each rung trains on, who goes on to the next, and what is repeated."""
 
     rung_tokens: tuple[_Count, ...] = Field((131_072, 524_288), min_length=1)
-    pruner: Literal["asha", "successive_halving", "hyperband"] = Field(
+    pruner: Literal["asha", "successive_halving", "hyperband", "wilcoxon"] = Field(
         "asha", description="who climbs: asynchronous successive halving, or one of Optuna's"
     )
     promote_fraction: float = Field(0.8, gt=0, le=1, description="that climbs, with asha")
     reduction_factor: int = Field(2, ge=2, description="one in so many climbs, with Optuna's")
+    wilcoxon_p: float = Field(
+        0.1, gt=0, lt=1, description="below it one is worse than the best so far, with wilcoxon"
+    )
     random_promote_fraction: float = Field(
         0.1, ge=0, le=1, description="of the others that climbs by lot, to measure the ranking"
     )

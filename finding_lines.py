@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from .db import StatisticRow
 
 _CONFIDENCE = "95 %"
+# What makes each pruner let more of a rung climb.
+_PROMOTES_MORE = {
+    "asha": "a higher ladder.promote_fraction",
+    "successive_halving": "a lower ladder.reduction_factor",
+    "hyperband": "a lower ladder.reduction_factor",
+    "wilcoxon": "a lower ladder.wilcoxon_p",
+}
 
 
 def finding_lines(
@@ -25,7 +32,7 @@ def finding_lines(
 
 
 def ranking_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
-    """How well each rung foretold the next, with a warning where it did not."""
+    """How well each rung foretold the next, with what it means where it is not that it ranks."""
     by_rung: dict[int, dict[tuple[str, str], StatisticRow]] = defaultdict(dict)
     for row in found:
         detail = row.detail or {}
@@ -45,11 +52,39 @@ def ranking_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
         alone = rows["candidates", "spearman"]
         if alone.value is not None:
             yield f"  Among the {alone.n} candidates alone: Spearman {_between(alone)}."
-        if (spearman.detail or {})["foretells"] is False:
-            yield (
-                f"  WARNING: rung {rung} does not rank. What it prunes is close to chance; train "
-                "longer on it (ladder.rung_tokens) or promote more of it (ladder.promote_fraction)."
-            )
+        said = ranking_verdict(spearman)
+        if said is not None:
+            yield f"  {'WARNING: ' if not_ranking(spearman) else ''}{said}"
+
+
+def not_ranking(row: StatisticRow) -> bool:
+    """Whether a rung was shown not to rank, which is more than not shown to."""
+    return _detail(row).get("verdict") == "does not rank"
+
+
+def ranking_verdict(row: StatisticRow) -> str | None:
+    """What follows from a rung's Spearman; None where it ranks, or was not judged."""
+    detail = _detail(row)
+    if not_ranking(row):
+        return (
+            f"Rung {row.rung} does not rank: what it prunes is close to chance. Train longer on it "
+            f"(ladder.rung_tokens) or promote more of it ({_PROMOTES_MORE[detail['pruner']]})."
+        )
+    if detail.get("verdict") != "too few to say":
+        return None
+    needed, counted = detail["n_needed"], detail["n_effective"]
+    decide = (
+        f"at {row.value:.2f} about {needed} that weigh alike would decide"
+        if needed is not None
+        else f"at {row.value:.2f} no number within reach would decide"
+    )
+    uneven = (
+        f"; the {row.n} count as {counted:.0f}, since few stand for many "
+        "(ladder.random_promote_fraction draws more)"
+        if counted < (row.n or 0) - 0.5
+        else ""
+    )
+    return f"Too few to say whether rung {row.rung} ranks: {decide}{uneven}."
 
 
 def curse_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
@@ -76,6 +111,7 @@ def verdict_lines(found: Sequence[StatisticRow]) -> Iterator[str]:
     fresh = [rows for rows in groups if _detail(rows[0])["is_fresh"]]
     for rows in fresh or groups[:1]:
         yield _verdict(rows)
+        yield from _on_windows(_hardest(rows))
     yield from _others([rows for rows in groups if not _detail(rows[0])["is_fresh"]])
     winners = [rows for rows in groups if all(_detail(row)["is_better"] for row in rows)]
     if winners:
@@ -104,8 +140,30 @@ def _verdict(rows: list[StatisticRow]) -> str:
         parts.append("undecided against " + ", ".join(map(_undecided, open_ones)))
     return (
         f"{first['name']} by {evidence} ({_CONFIDENCE}, corrected for {first['n_comparisons']} "
-        f"comparisons): {'; '.join(parts)}."
+        f"comparisons{_pairing(rows)}): {'; '.join(parts)}."
     )
+
+
+def _pairing(rows: list[StatisticRow]) -> str:
+    """With whom it was compared seed by seed, on the same batches."""
+    paired = [_detail(row)["baseline"] for row in rows if _detail(row).get("is_paired")]
+    return f"; seed by seed with {', '.join(paired)}" if paired else ""
+
+
+def _on_windows(row: StatisticRow) -> Iterator[str]:
+    detail = _detail(row)
+    found = detail.get("windows")
+    if found is not None:
+        yield (
+            f"  Against {detail['baseline']} on the same {detail['n_windows']} windows: "
+            f"{found['delta']:+.3f} ({_CONFIDENCE} {found['low']:+.3f} to {found['high']:+.3f}), "
+            "which holds for these weights and not for other seeds."
+        )
+
+
+def _hardest(rows: list[StatisticRow]) -> StatisticRow:
+    """The comparison with the baseline that is hardest to beat."""
+    return min(rows, key=lambda row: _detail(row)["baseline_bpb"])
 
 
 def _undecided(row: StatisticRow) -> str:
@@ -131,7 +189,7 @@ def _others(groups: list[list[StatisticRow]]) -> Iterator[str]:
 def _none_is_better(groups: list[list[StatisticRow]]) -> str:
     """About the candidate that is nearest to it, and the baseline that is hardest to beat."""
     best = groups[0]
-    hardest = min(best, key=lambda row: _detail(row)["baseline_bpb"])
+    hardest = _hardest(best)
     seeds = _detail(hardest)["seeds_needed"]
     decide = (
         f"about {seeds} seeds each would decide if the difference of {hardest.value:+.3f} is real"

@@ -38,6 +38,7 @@ class Trial:
     attempts: int = 0
     epoch: int | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
+    window_nats: tuple[float, ...] | None = None  # of the held-out windows, where they are known
     checkpoint_hash: str | None = None
     alarm: str | None = None  # why its score is too good to be believed unseen
     finished_at: datetime | None = None

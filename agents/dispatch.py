@@ -241,6 +241,7 @@ class Dispatcher:
         candidate.state, candidate.reason = row.state, row.reason
         trial.state = "done" if result.status == "done" else "failed"
         trial.metrics, trial.alarm = dict(result.metrics), result.alarm
+        trial.window_nats = result.window_nats
         what = f"{candidate.name} {_describe(trial)}"
         if trial.state == "failed":
             check = result.status if result.status in _FOUND_OUT else None

@@ -6,12 +6,13 @@ the same store, the same leaderboard and findings, and it is resumed in the same
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import RunConfig, lay_over, validate_config
 from ..db import LeaderboardRow, RunRow, Store
-from ..errors import StoreError
+from ..errors import ConfigError, StoreError
 from ..evaluator.tasks import SUITES
 from .preflight import check_before_start
 from .progress import Observer
@@ -22,8 +23,9 @@ from .start import Outcome, start_run
 class Finals:
     """What to verify: `top` candidates of `run` (the newest by default), or those of `which`.
 
-    `scale` multiplies width and heads; `suite` is one of the tasks' suites; `settings` are dotted
-    keys and values, laid over the rest.
+    `seeds` is how many speak for each, beside the one that its learning rate is chosen by; `scale`
+    multiplies width and heads; `suite` is one of the tasks' suites; `settings` are dotted keys and
+    values, laid over the rest.
     """
 
     run: str | None = None
@@ -48,7 +50,8 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     """The found run's configuration, made larger, with its finalists as the only candidates.
 
     Baselines are the one that was hardest to beat, the noise baseline, and full attention to look
-    up to; all get the same seeds. The last rung is the only one.
+    up to; all get the same seeds, which no training of the found runs began from, so neither
+    weights nor batches are those that the finalists were chosen by. The last rung is the only one.
     """
     run = _run_of(store, wanted)
     rows = store.queries.leaderboard(run.id)
@@ -57,24 +60,42 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     if not finalists:
         raise StoreError(f"Run {run.id} has no measured candidate, so there is none to verify.")
     found = validate_config(run.config)
+    last_seed = _last_seed(store, {run.id, *_runs_of(store, finalists)})
     table = found.model_dump(mode="json")
+    table["seed"] = last_seed + 1
     table["baselines"] = _rivals(rows, found)
     table["model"] |= _scaled(found, wanted.scale)
     table["ladder"] |= {
         "rung_tokens": found.ladder.rung_tokens[-1:],
         "promote_fraction": 1.0,
         "random_promote_fraction": 0.0,
-        "noise_seeds": wanted.seeds,
-        "baseline_seeds": wanted.seeds,
+        "noise_seeds": 1 + wanted.seeds,
+        "baseline_seeds": 1 + wanted.seeds,
         "elite": len(finalists),
-        "elite_seeds": max(1, wanted.seeds - 1),
+        "elite_seeds": wanted.seeds,
     }
     table["data"]["test_windows"] = found.data.val_windows
-    table["recall"] |= {"enabled": True, "tasks": SUITES[wanted.suite]}
+    tasks = dict.fromkeys([*SUITES[wanted.suite], *found.recall.tasks])  # which may be objectives
+    table["recall"] |= {"enabled": True, "tasks": list(tasks)}
     table["proposer"] |= {"kind": "finalists", "finalists": finalists}
     table["budget"] = {"max_candidates": len(finalists)}
     lay_over(table, wanted.settings)
-    return validate_config(table)
+    config = validate_config(table)
+    if config.seed <= last_seed:
+        raise ConfigError(
+            f"seed={config.seed} is one of those that the finalists were chosen by; a verification "
+            f"needs others, from {last_seed + 1} on."
+        )
+    return config
+
+
+def _runs_of(store: Store, finalists: Iterable[str]) -> set[str]:
+    return {store.queries.architecture(key).architecture.run_id for key in finalists}
+
+
+def _last_seed(store: Store, run_ids: Iterable[str]) -> int:
+    """The highest that any training of these runs began from."""
+    return max((trial.seed for id_ in run_ids for trial in store.trials(id_)), default=-1)
 
 
 def _run_of(store: Store, wanted: Finals) -> RunRow:

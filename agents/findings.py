@@ -9,8 +9,9 @@ from statistics import fmean
 
 from ..config import RunConfig
 from ..db import LeaderboardRow, Score, StatisticRow, Store
-from ..evaluator.comparison import Comparison, SeedNoise, compare, pool_seed_noise, t_quantile
+from ..evaluator.comparison import pool_seed_noise, t_quantile
 from .board import Board
+from .comparing import comparisons
 from .foretelling import rank_correlations
 
 RANK_CORRELATION, WINNERS_CURSE, COMPARISON = "rank_correlation", "winners_curse", "comparison"
@@ -24,9 +25,9 @@ def refresh_findings(store: Store, run_id: str, config: RunConfig, board: Board)
     store.replace_statistics(run_id, RANK_CORRELATION, found)
     last = len(config.ladder.rung_tokens) - 1
     on_last = [row for row in rows if row.rung == last]
-    curse = [] if _is_everything_fresh(rows, scores) else list(_winners_curse(on_last, scores))
-    store.replace_statistics(run_id, WINNERS_CURSE, curse)
-    compared = list(_comparisons(on_last, scores, rows))
+    store.replace_statistics(run_id, WINNERS_CURSE, list(_winners_curse(on_last, scores)))
+    windows = store.queries.window_nats(run_id)
+    compared = list(comparisons(on_last, scores, windows, rows))
     store.replace_statistics(run_id, COMPARISON, compared)
 
 
@@ -38,7 +39,10 @@ def _winners_curse(rows: list[LeaderboardRow], scores: dict[str, Score]) -> Iter
     differences = []
     variances = []  # of each difference, in units of the noise's
     for row in rows:
-        fresh, first = _by_freshness(row, scores)
+        purposes = [scores[id_].purpose for id_ in row.trial_ids]
+        of_seeds = list(zip(row.val_bpb_values, purposes, strict=True))
+        fresh = [value for value, purpose in of_seeds if purpose == "fresh"]
+        first = [value for value, purpose in of_seeds if purpose != "fresh"]
         if row.is_baseline or not fresh or not first:
             continue
         differences.append(first[0] - fmean(fresh))
@@ -55,87 +59,3 @@ def _winners_curse(rows: list[LeaderboardRow], scores: dict[str, Score]) -> Iter
         mean, n = fmean(differences), len(differences)
         half = t_quantile(noise.freedom) * noise.sd * math.sqrt(math.fsum(variances)) / n
         yield StatisticRow(metric="val_bpb", value=mean, low=mean - half, high=mean + half, n=n)
-
-
-def _comparisons(
-    rows: list[LeaderboardRow], scores: dict[str, Score], everything: tuple[LeaderboardRow, ...]
-) -> Iterator[StatisticRow]:
-    """Each candidate on the last rung against each baseline there.
-
-    Where there are fresh seeds they alone speak for the candidate, corrected for all pairs of fresh
-    candidates with baselines. Else its one score does, by which it may have been chosen: corrected
-    for all candidates that were tried, those pruned on a lower rung included.
-    """
-    noise = pool_seed_noise(row.val_bpb_values for row in rows)
-    baselines = [row for row in rows if row.is_baseline and not row.is_reference]
-    candidates = [row for row in rows if not row.is_baseline]
-    if noise is None or not baselines:
-        return
-    n_tried = sum(not row.is_baseline and row.val_bpb is not None for row in everything)
-    fresh = {row.id: _by_freshness(row, scores)[0] for row in candidates}
-    n_fresh = sum(bool(values) for values in fresh.values())
-    nothing_was_chosen = _is_everything_fresh(everything, scores)
-    for row in candidates:
-        values = fresh[row.id]
-        if nothing_was_chosen or not values:
-            values = list(row.val_bpb_values)
-        n_others = n_fresh if fresh[row.id] else n_tried
-        for baseline in baselines:
-            found = compare(
-                values,
-                baseline.val_bpb_values,
-                noise,
-                n_comparisons=n_others * len(baselines),
-            )
-            yield _comparison_row(row, baseline, found, noise, bool(fresh[row.id]), n_others)
-
-
-def _comparison_row(
-    row: LeaderboardRow,
-    baseline: LeaderboardRow,
-    found: Comparison,
-    noise: SeedNoise,
-    is_fresh: bool,
-    n_candidates: int,
-) -> StatisticRow:
-    return StatisticRow(
-        architecture_id=row.id,
-        rung=row.rung,
-        metric="val_bpb",
-        value=found.delta,
-        low=found.low,
-        high=found.high,
-        n=found.n_first,
-        detail={
-            "name": row.name,
-            "baseline": baseline.name,
-            "baseline_id": baseline.id,
-            "baseline_bpb": baseline.val_bpb,
-            "n_baseline": found.n_second,
-            "is_fresh": is_fresh,
-            "n_candidates": n_candidates,
-            "n_comparisons": found.n_comparisons,
-            "sd": noise.sd,
-            "freedom": noise.freedom,
-            "is_better": found.is_better,
-            "is_worse": found.is_worse,
-            "seeds_needed": found.seeds_needed,
-        },
-    )
-
-
-def _is_everything_fresh(rows: tuple[LeaderboardRow, ...], scores: dict[str, Score]) -> bool:
-    """Whether every candidate was measured again, as in a verification: then none was chosen by its
-    first score, and no seed is flattered."""
-    candidates = [row for row in rows if not row.is_baseline and row.val_bpb is not None]
-    return all(_by_freshness(row, scores)[0] for row in candidates)
-
-
-def _by_freshness(row: LeaderboardRow, scores: dict[str, Score]) -> tuple[list[float], list[float]]:
-    """The quoted scores of fresh seeds, and the others, by seed."""
-    fresh: list[float] = []
-    first: list[float] = []
-    for score in (scores[id_] for id_ in row.trial_ids):
-        assert score.val_bpb is not None
-        (fresh if score.purpose == "fresh" else first).append(score.val_bpb)
-    return fresh, first

@@ -6,9 +6,10 @@ that climbed by lot stand for all: each weighs as many as there were to one draw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..config import LadderConfig
 from ..db import LeaderboardRow, Score, StatisticRow
@@ -21,6 +22,7 @@ from ..evaluator.correlation import (
     top_count,
     top_recall,
 )
+from ..evaluator.correlation_intervals import architectures_needed
 from .board import Board
 from .promotion import finishers, promoted
 
@@ -30,6 +32,8 @@ COEFFICIENTS: dict[str, Coefficient] = {
     "top_recall": top_recall,
 }
 _LEAST_SPEARMAN = 0.3
+
+Verdict = Literal["ranks", "does not rank", "too few to say"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,14 +65,33 @@ def rank_correlations(
                 for row, weight in zip(climb.rows, climb.weights, strict=True)
                 if population == "all" or not row.is_baseline
             ]
-            yield from _coefficients(chosen, rung, climb, population)
+            yield from _coefficients(chosen, rung, climb, population, ladder)
 
 
-def foretells(found: Correlation) -> bool | None:
-    """Whether a rung ranks: at least 0.3, and an interval above zero; None where not measured."""
-    if found.value is None:
+def verdict_on(found: Correlation) -> Verdict | None:
+    """By where Spearman's interval lies: above 0.3, below it, or across; None where not measured.
+
+    Not shown to rank is not shown not to.
+    """
+    if found.low is None or found.high is None:
         return None
-    return found.value >= _LEAST_SPEARMAN and found.low is not None and found.low > 0
+    if found.low > _LEAST_SPEARMAN:
+        return "ranks"
+    return "does not rank" if found.high < _LEAST_SPEARMAN else "too few to say"
+
+
+def needed_on(found: Correlation) -> int | None:
+    """How many architectures that weigh alike would decide, were Spearman what it now seems; None
+    where it is decided, or no number within reach would do."""
+    if verdict_on(found) != "too few to say" or found.value is None:
+        return None
+    needed = architectures_needed(found.value, _LEAST_SPEARMAN)
+    if needed is None or needed > found.n_effective:
+        return needed
+    # Resamples spread more than theory says; any interval narrows with the root of the number.
+    distance = found.value - _LEAST_SPEARMAN
+    end = found.low if distance > 0 else found.high
+    return math.ceil(found.n_effective * ((found.value - (end or 0.0)) / distance) ** 2)
 
 
 def _climb(
@@ -96,7 +119,11 @@ def _climb(
 
 
 def _coefficients(
-    chosen: list[tuple[LeaderboardRow, float]], rung: int, climb: _Climb, population: str
+    chosen: list[tuple[LeaderboardRow, float]],
+    rung: int,
+    climb: _Climb,
+    population: str,
+    ladder: LadderConfig,
 ) -> Iterator[StatisticRow]:
     first = [row.val_bpb_by_rung.get(rung) for row, _ in chosen]
     second = [row.val_bpb_by_rung[rung + 1] for row, _ in chosen]
@@ -110,9 +137,10 @@ def _coefficients(
             "n_pruned": climb.n_pruned,
             "n_drawn": climb.n_drawn,
             "n_stood_for": round(sum(weights)),
+            "n_effective": found.n_effective,
         }
         if name == "spearman":
-            detail |= {"foretells": foretells(found), "drawn_ids": climb.drawn}
+            detail |= {"drawn_ids": climb.drawn, **_judged(found, ladder)}
         if name == "top_recall":
             detail["top"] = top_count(sum(weights))
         yield StatisticRow(
@@ -124,3 +152,8 @@ def _coefficients(
             n=found.n,
             detail=detail,
         )
+
+
+def _judged(found: Correlation, ladder: LadderConfig) -> dict[str, Any]:
+    """The verdict, and what can be changed where it is not that the rung ranks."""
+    return {"verdict": verdict_on(found), "n_needed": needed_on(found), "pruner": ladder.pruner}

@@ -22,9 +22,12 @@ def promoted(board: Board, rung: int, ladder: LadderConfig) -> set[str]:
     """
     if ladder.pruner == "asha":
         return best_fraction(board, rung, ladder.promote_fraction)
-    from .studies.pruners import kept_by_pruner  # Optuna takes a second to import
+    # Here, since Optuna takes a second to import.
+    from .studies.pruners import kept_by_pruner
+    from .studies.windows import kept_by_windows
 
-    return kept_by_pruner(board, rung, ladder)
+    kept_by = kept_by_windows if ladder.pruner == "wilcoxon" else kept_by_pruner
+    return kept_by(board, rung, ladder)
 
 
 def best_fraction(board: Board, rung: int, fraction: float) -> set[str]:

@@ -11,6 +11,7 @@ from .board import SIZES, Board, Candidate, Trial, TrialKey
 def restore_board(store: Store, run_id: str, board: Board) -> None:
     """Fills an empty board with everything the store knows of the run."""
     scores = {score.trial_id: score for score in store.queries.scores(run_id)}
+    windows = store.queries.window_nats(run_id)
     trials: dict[str, list[TrialRow]] = defaultdict(list)
     for trial in store.trials(run_id):
         trials[trial.architecture_id].append(trial)
@@ -18,7 +19,7 @@ def restore_board(store: Store, run_id: str, board: Board) -> None:
     for edge in store.queries.lineage(run_id).edges:
         parents[edge.child_id].append(edge.parent_id)
     for row in store.architectures(run_id):
-        board.add(_candidate(row, trials[row.id], tuple(parents[row.id]), scores))
+        board.add(_candidate(row, trials[row.id], tuple(parents[row.id]), scores, windows))
 
 
 def _candidate(
@@ -26,6 +27,7 @@ def _candidate(
     trials: list[TrialRow],
     parent_ids: tuple[str, ...],
     scores: dict[str, Score],
+    windows: dict[str, tuple[float, ...]],
 ) -> Candidate:
     candidate = Candidate(
         id=row.id,
@@ -43,12 +45,13 @@ def _candidate(
         is_released=row.released_at is not None,
         sizes={name: getattr(row, name) for name in SIZES},
     )
-    for trial in map(lambda found: _trial(found, scores.get(found.id)), trials):
+    for found in trials:
+        trial = _trial(found, scores.get(found.id), windows.get(found.id))
         candidate.trials[trial.key] = trial
     return candidate
 
 
-def _trial(row: TrialRow, score: Score | None) -> Trial:
+def _trial(row: TrialRow, score: Score | None, window_nats: tuple[float, ...] | None) -> Trial:
     return Trial(
         id=row.id,
         key=TrialKey(task=row.task, rung=row.rung, seed=row.seed, learning_rate=row.learning_rate),
@@ -57,6 +60,7 @@ def _trial(row: TrialRow, score: Score | None) -> Trial:
         attempts=row.attempts,
         epoch=row.epoch,
         metrics=score.metrics() if score else {},
+        window_nats=window_nats,
         checkpoint_hash=row.checkpoint_hash,
         alarm=row.alarm,
         finished_at=row.finished_at,

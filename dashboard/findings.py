@@ -14,6 +14,7 @@ from linearch.dashboard.links import open_architecture
 from linearch.dashboard.reading import View, current_view
 from linearch.dashboard.wording import fixed, interval, plain, signed
 from linearch.db import StatisticRow
+from linearch.finding_lines import not_ranking, ranking_verdict
 
 _COEFFICIENTS = {"spearman": "Spearman", "kendall": "Kendall τ-b", "top_recall": "top fifth found"}
 _POPULATIONS = {"all": "candidates and baselines", "candidates": "candidates alone"}
@@ -46,7 +47,8 @@ def _show_comparisons(view: View, rows: tuple[StatisticRow, ...]) -> None:
         f"95 % intervals of the difference, Šidák-corrected for {first['n_comparisons']} "
         f"comparisons; seeds differ by σ = {fixed(first['sd'])} bits per byte with "
         f"{first['freedom']} degrees of freedom. A candidate measured again is judged by its fresh "
-        "seeds alone; any other by the score it may have been chosen by, corrected for all tried."
+        "seeds alone, paired where the baseline has them too; any "
+        "other by the score it may have been chosen by, corrected for all tried."
     )
     opened = clickable_table(_comparison_frame(shown), _comparison_columns(), "comparisons")
     if opened is not None:
@@ -61,9 +63,11 @@ def _comparison_frame(rows: list[StatisticRow]) -> pd.DataFrame:
             "verdict": _verdict(_detail(row)),
             "delta": row.value,
             "interval": interval(row.low, row.high),
+            "windows": _windows(_detail(row)),
             "seeds": row.n,
             "baseline_seeds": _detail(row)["n_baseline"],
             "fresh": _detail(row)["is_fresh"],
+            "paired": _detail(row).get("is_paired"),
             "seeds_needed": _detail(row)["seeds_needed"],
             "id": row.architecture_id,
         }
@@ -78,13 +82,25 @@ def _comparison_columns() -> dict[str, Any]:
         "verdict": column.TextColumn("verdict"),
         "delta": column.NumberColumn("Δ bits/byte", format="%+.3f", help="Below zero is better."),
         "interval": column.TextColumn("corrected 95 %"),
+        "windows": column.TextColumn(
+            "on the same windows",
+            help="The corrected 95 % over held-out windows: for these weights, not other seeds.",
+        ),
         "seeds": column.NumberColumn("seeds", help="Of the candidate, that the verdict rests on."),
         "baseline_seeds": column.NumberColumn("its seeds", help="Of the baseline."),
         "fresh": column.CheckboxColumn("fresh", help="Seeds that it was not chosen by."),
+        "paired": column.CheckboxColumn(
+            "paired", help="Compared seed by seed, each pair on the same batches."
+        ),
         "seeds_needed": column.NumberColumn(
             "seeds to decide", help="Each side, if the difference and the noise are as they seem."
         ),
     }
+
+
+def _windows(detail: dict[str, Any]) -> str | None:
+    found = detail.get("windows")
+    return None if found is None else interval(found["low"], found["high"])
 
 
 def _verdict(detail: dict[str, Any]) -> str:
@@ -120,11 +136,9 @@ def _show_ranking(view: View, rows: tuple[StatisticRow, ...]) -> None:
     for rung in sorted({row.rung for row in rows if row.rung is not None}):
         here = [row for row in rows if row.rung == rung and row.detail]
         for row in here:
-            if _detail(row).get("foretells") is False and _detail(row)["population"] == "all":
-                st.warning(
-                    f"Rung {rung} does not rank: what it prunes is close to chance. Train longer "
-                    "on it (ladder.rung_tokens) or promote more (ladder.promote_fraction)."
-                )
+            said = ranking_verdict(row)
+            if said is not None and _detail(row)["population"] == "all":
+                (st.warning if not_ranking(row) else st.info)(said)
         left, right = st.columns([3, 2], gap="large")
         with left:
             st.dataframe(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Integer, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Integer, LargeBinary, Text
 from sqlalchemy.types import TypeDecorator
 
 RowNumber = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts INTEGER keys only
@@ -64,6 +66,21 @@ class LengthTable(TypeDecorator[dict[int, int]]):
         self, value: dict[str, int] | None, dialect: Dialect
     ) -> dict[int, int] | None:
         return None if value is None else {int(key): number for key, number in value.items()}
+
+
+class Float32s(TypeDecorator[Sequence[float]]):
+    """Numbers as little-endian float32, four bytes each; read as a tuple."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[float] | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else struct.pack(f"<{len(value)}f", *value)
+
+    def process_result_value(
+        self, value: bytes | None, dialect: Dialect
+    ) -> tuple[float, ...] | None:
+        return None if value is None else struct.unpack(f"<{len(value) // 4}f", value)
 
 
 def clean_text(text: str) -> str:

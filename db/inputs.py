@@ -47,7 +47,7 @@ class JudgementLike(Protocol):
 class TrialOutcome(Protocol):
     """`status` is "done" where the trial has a score; `curve` holds (step, value) points; `gates`
     ran on the trained weights; `sandbox` is the level of containment; `alarm` says why the score
-    is too good."""
+    is too good; `window_nats` are the held-out windows' losses, None off the corpus."""
 
     @property
     def status(self) -> str: ...
@@ -57,6 +57,8 @@ class TrialOutcome(Protocol):
     def metrics(self) -> Mapping[str, float | None]: ...
     @property
     def curve(self) -> Sequence[tuple[int, float]]: ...
+    @property
+    def window_nats(self) -> Sequence[float] | None: ...
     @property
     def gates(self) -> Sequence[GateOutcome]: ...
     @property

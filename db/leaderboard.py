@@ -42,6 +42,14 @@ class LeaderboardQueries(Reader):
         with self._database.read() as connection:
             return select_scores(connection, run_id)
 
+    def window_nats(self, run_id: str) -> dict[str, tuple[float, ...]]:
+        """By trial, the summed loss of each held-out window: in one order for all of a run, to
+        float32. Trials of which they were not stored are left out."""
+        is_known = (Trial.run_id == run_id) & Trial.window_nats.is_not(None)
+        with self._database.read() as connection:
+            rows = connection.execute(select(Trial.id, Trial.window_nats).where(is_known))
+            return {id_: nats for id_, nats in rows.all() if nats is not None}
+
     def leaderboard(self, run_id: str) -> tuple[LeaderboardRow, ...]:
         """All architectures of a run: scored ones first, higher rungs above lower, higher fitness
         (where the run has one) above lower and above none, lower bits per byte above higher; then

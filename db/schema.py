@@ -11,12 +11,13 @@ from typing import Annotated, Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from .columns import CleanText, FiniteNumber, LengthTable, RowNumber, UtcTime
+from .columns import CleanText, FiniteNumber, Float32s, LengthTable, RowNumber, UtcTime
 
-HEAD = "0004"  # the newest revision in migrations/versions
+HEAD = "0005"  # the newest revision in migrations/versions
 
 Json = Annotated[dict[str, Any], "json"]
 LengthsToNumbers = Annotated[dict[int, int], "lengths"]
+Numbers = Annotated[tuple[float, ...], "numbers"]
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -35,6 +36,7 @@ class Base(DeclarativeBase):
         datetime: UtcTime(),
         Json: JSON(none_as_null=True),
         LengthsToNumbers: LengthTable(),
+        Numbers: Float32s(),
     }
 
 
@@ -155,6 +157,7 @@ class Trial(Base):
     finished_at: Mapped[datetime | None]
     checkpoint_hash: Mapped[str | None]
     weights_hash: Mapped[str | None]
+    window_nats: Mapped[Numbers | None]  # of the held-out windows; NULL off the corpus
 
 
 class Metric(Base):

@@ -86,6 +86,7 @@ class TrialRecords(TrialLeases):
                 device=outcome.device,
                 sandbox=outcome.sandbox,
                 environment=dict(outcome.environment),
+                window_nats=outcome.window_nats,
                 finished_at=utc_now(),
                 **hashes,
             )

@@ -104,7 +104,7 @@ def _bits(child: Child, head: Tensor, length: int, precision: str, *, train: boo
     n_rows = max(1, _EVAL_TOKENS // length)
     noise = torch.randint(VOCAB_SIZE, (n_rows, length + 1), generator=generator)
     hidden = ask_hidden(child, noise[:, :-1], head.shape[1], precision, train=train)
-    nats, _ = sum_nats(hidden, head, noise[:, 1:])
+    nats = sum_nats(hidden, head, noise[:, 1:]).nats
     return nats / (n_rows * length * math.log(2))
 
 

@@ -68,8 +68,13 @@ def compare(
     *,
     n_comparisons: int,
     confidence: float = 0.95,
+    is_paired: bool = False,
 ) -> Comparison:
-    """The difference of two means over seeds, corrected for `n_comparisons` made together."""
+    """The difference of two means over seeds, corrected for `n_comparisons` made together.
+
+    `is_paired`: the seeds are the same ones and `noise` is that of paired differences, of which n
+    seeds leave n - 1 degrees of freedom instead of 2 (n - 1).
+    """
     quantile = t_quantile(noise.freedom, n_comparisons, confidence)
     delta = fmean(first) - fmean(second)
     half = quantile * noise.sd * math.sqrt(1 / len(first) + 1 / len(second))
@@ -80,7 +85,7 @@ def compare(
         n_first=len(first),
         n_second=len(second),
         n_comparisons=n_comparisons,
-        seeds_needed=_seeds_needed(delta, noise, n_comparisons, confidence),
+        seeds_needed=_seeds_needed(delta, noise, n_comparisons, confidence, is_paired),
     )
 
 
@@ -93,14 +98,14 @@ def t_quantile(freedom: int, n_comparisons: int = 1, confidence: float = 0.95) -
 
 
 def _seeds_needed(
-    delta: float, noise: SeedNoise, n_comparisons: int, confidence: float
+    delta: float, noise: SeedNoise, n_comparisons: int, confidence: float, is_paired: bool
 ) -> int | None:
     """The fewest seeds on either side whose interval would exclude zero; each side's seeds count
     towards the deviation as well, so its degrees of freedom grow with them."""
     if delta >= 0:
         return None
     for n in range(2, _MOST_SEEDS + 1):
-        freedom = max(noise.freedom, 2 * (n - 1))
+        freedom = max(noise.freedom, (1 if is_paired else 2) * (n - 1))
         half = t_quantile(freedom, n_comparisons, confidence) * noise.sd * math.sqrt(2 / n)
         if half < -delta:
             return n

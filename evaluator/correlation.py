@@ -15,6 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .correlation_intervals import (
+    Interval,
+    effective_number,
+    kendall_interval,
+    share_interval,
+    spearman_interval,
+)
+
 Values = NDArray[np.float64]
 Coefficient = Callable[[Values, Values, Values], float]  # of x, y and weights; nan if undefined
 
@@ -24,15 +32,17 @@ _TOP_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correlation:
-    """A coefficient over `n` pairs and its percentile interval; None where it is not defined.
+    """A coefficient over `n` pairs and its interval; None where it is not defined.
 
-    Below some twenty pairs the interval spans most of the scale: show it with the coefficient.
+    Unequal weights make them inform no more than `n_effective` equal ones. Below some twenty the
+    interval spans most of the scale: show it with the coefficient.
     """
 
     value: float | None
     low: float | None
     high: float | None
     n: int
+    n_effective: float
 
 
 def spearman(first: Values, second: Values, weights: Values) -> float:
@@ -78,31 +88,27 @@ def correlate(
 ) -> Correlation:
     """`coefficient` over pairs, of which those with a None are left out, and its interval.
 
-    The interval holds the middle `confidence` of the coefficients of resampled pairs, each pair
-    keeping its weight (scipy.stats.bootstrap's distribution); resamples without an order to compare
-    are left out, as when one pair is drawn over and over.
+    The interval is the wider one, at each end, of two: the middle `confidence` of the coefficients
+    of resampled pairs, each keeping its weight, and what theory gives that many pairs at least
+    (`correlation_intervals.py`), since resamples of few pairs hardly differ.
     """
-    from scipy import stats  # takes half a second: only those who compute it wait
-
     x, y, w = _complete_pairs(first, second, weights)
     n = len(x)
+    n_effective = effective_number(float(w.sum()), float((w * w).sum())) if n else 0.0
     value = coefficient(x, y, w) if n >= _FEWEST_PAIRS else math.nan
     if math.isnan(value):
-        return Correlation(value=None, low=None, high=None, n=n)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of resamples that have no order
-        resampled = stats.bootstrap(
-            (x, y, w),
-            coefficient,
-            paired=True,
-            vectorized=False,
-            n_resamples=n_resamples,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution
+        return Correlation(value=None, low=None, high=None, n=n, n_effective=n_effective)
+    resampled = _resampled(coefficient, (x, y, w), n_resamples, seed)
     tail = (1 - confidence) / 2
-    low, high = np.nanquantile(resampled, [tail, 1 - tail])
-    return Correlation(value=value, low=float(low), high=float(high), n=n)
+    lows, highs = zip(
+        np.nanquantile(resampled, [tail, 1 - tail]),
+        _least_interval(coefficient, value, float(w.sum()), n_effective, confidence),
+        (value, value),
+        strict=True,
+    )
+    return Correlation(
+        value=value, low=float(min(lows)), high=float(max(highs)), n=n, n_effective=n_effective
+    )
 
 
 def mean_ranks(values: Values, weights: Values) -> Values:
@@ -114,6 +120,39 @@ def mean_ranks(values: Values, weights: Values) -> Values:
     mass = np.bincount(inverse, weights=weights)
     below = np.cumsum(mass) - mass
     return np.asarray((below + (mass + 1) / 2)[inverse], dtype=np.float64)
+
+
+def _resampled(
+    coefficient: Coefficient, pairs: tuple[Values, ...], n_resamples: int, seed: int
+) -> Values:
+    """The coefficient of each resample; nan for those without an order to compare, as when one pair
+    is drawn over and over."""
+    from scipy import stats  # takes half a second: only those who compute it wait
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of resamples that have no order
+        found = stats.bootstrap(
+            pairs,
+            coefficient,
+            paired=True,
+            vectorized=False,
+            n_resamples=n_resamples,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return np.asarray(found.bootstrap_distribution, dtype=np.float64)
+
+
+def _least_interval(
+    coefficient: Coefficient, value: float, mass: float, n_effective: float, confidence: float
+) -> Interval:
+    """What `value` may span at least, given how many pairs it rests on."""
+    if coefficient is spearman:
+        return spearman_interval(value, n_effective, confidence)
+    if coefficient is kendall:
+        return kendall_interval(value, n_effective, confidence)
+    # Of the best fifth, as many as it informs like.
+    return share_interval(value, top_count(mass) * n_effective / mass, confidence)
 
 
 def _share_within(values: Values, weights: Values, k: int) -> Values:

@@ -90,15 +90,17 @@ class TrialResult:
 
     `curve` holds (tokens seen, training loss in nats) as the child reported it: shown, not ranked.
     `checkpoint` continues training before its cooldown, and is there also where training ended
-    later than that without a score; `weights` are the scored ones: safetensors.
-    `gates` ran on those weights. `alarm` says why the score is too good to be believed unseen.
-    `sandbox` is the level of containment that it ran under.
+    later than that without a score; `weights` are the scored ones: safetensors. `window_nats` are
+    the summed losses of the held-out windows, in the order that all of a run's trials share; None
+    off the corpus. `gates` ran on those weights. `alarm` says why the score is too good to be
+    believed unseen. `sandbox` is the level of containment that it ran under.
     """
 
     status: TrialStatus
     reason: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     curve: tuple[tuple[int, float], ...] = ()
+    window_nats: tuple[float, ...] | None = None
     gates: tuple[GateResult, ...] = ()
     alarm: str | None = None
     checkpoint: bytes | None = None

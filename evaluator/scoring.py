@@ -61,6 +61,8 @@ class HeldOut:
 class Score:
     """`nats` and `n_correct` are sums over the labels, corrected by what pieces say.
 
+    `nats_by_row` [N], to float32, adds up to `nats`: the correction, which is one number for all
+    rows, is spread evenly over them.
     `prefix_shift_nats` is the largest difference between the two that was seen; `cpu_s_per_token`
     what whole rows took of the child's processor, None where it cannot be told;
     `state_bytes_per_row` the size of the state that was handed over; `state_keeps_form` whether its
@@ -68,6 +70,7 @@ class Score:
     """
 
     nats: float
+    nats_by_row: tuple[float, ...]
     n_labels: int
     n_correct: float
     prefix_shift_nats: float
@@ -105,7 +108,7 @@ def score(
         before = child.cpu_s
         hidden = _hidden_in_order(child, held_out.inputs, head.shape[1], precision, rng)
         cpu_s = difference(before, child.cpu_s)
-    nats, n_correct = sum_nats(hidden, head, held_out.labels)
+    whole = sum_nats(hidden, head, held_out.labels)
     check = _StreamCheck(held_out, hidden, head, precision, rng)
     with new_child() as child:
         check.run(ModelStream(child, head.shape[1], precision))
@@ -116,9 +119,10 @@ def score(
             then(child)
     n_labels = int((held_out.labels != IGNORED_LABEL).sum())
     return Score(
-        nats=nats + check.gap.nats,
+        nats=whole.nats + check.gap.nats,
+        nats_by_row=tuple((whole.by_row + check.gap.nats / len(whole.by_row)).float().tolist()),
         n_labels=n_labels,
-        n_correct=min(max(n_correct + check.gap.n_correct, 0.0), float(n_labels)),
+        n_correct=min(max(whole.n_correct + check.gap.n_correct, 0.0), float(n_labels)),
         prefix_shift_nats=check.gap.shift_nats,
         cpu_s_per_token=None if cpu_s is None else cpu_s / held_out.inputs.numel(),
         state_bytes_per_row=handed.state_bytes / len(handed.rows),
@@ -281,19 +285,33 @@ def difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def sum_nats(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[float, int]:
-    """Summed cross entropy in nats and how many labels had the largest logit; of hidden states
-    [N, T, D], a head [V, D] and labels [N, T]. Raises TrialStopped if it is not finite.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Losses:
+    """Summed cross entropy in nats, of all rows and of each (float64 [N]), and how many labels had
+    the largest logit."""
+
+    nats: float
+    by_row: Tensor
+    n_correct: int
+
+
+def sum_nats(hidden: Tensor, head: Tensor, labels: Tensor) -> Losses:
+    """Of hidden states [N, T, D], a head [V, D] and labels [N, T]. Raises TrialStopped if the sum
+    is not finite.
     """
     nats = 0.0
+    by_row = torch.zeros(len(hidden), dtype=torch.float64)
     n_correct = 0
     tokens_at_once = min(_TOKENS_PER_CALL, _LOGITS_AT_ONCE // len(head))
     rows_at_once = max(1, tokens_at_once // hidden.shape[1])
     for rows in torch.split(torch.arange(len(hidden)), rows_at_once):
         logits = (hidden[rows] @ head.T).flatten(0, 1)
         flat = labels[rows].flatten()
-        nats += F.cross_entropy(logits, flat, ignore_index=IGNORED_LABEL, reduction="sum").item()
+        log_p = F.log_softmax(logits, dim=-1)
+        nats += F.nll_loss(log_p, flat, ignore_index=IGNORED_LABEL, reduction="sum").item()
+        each = F.nll_loss(log_p, flat, ignore_index=IGNORED_LABEL, reduction="none")
+        by_row[rows] = each.view(len(rows), -1).double().sum(-1)
         n_correct += int((logits.argmax(-1) == flat).sum())
     if not math.isfinite(nats):
         raise TrialStopped("diverged", "scoring: the loss is not finite")
-    return nats, n_correct
+    return Losses(nats=nats, by_row=by_row, n_correct=n_correct)

@@ -161,6 +161,7 @@ class Trial:
         return {
             "status": "done",
             "metrics": metrics,
+            "window_nats": scored.nats_by_row if self._spec.task == CORPUS_TASK else None,
             "alarm": self._alarm(metrics, trained),
             "checkpoint": trained.checkpoint,
             "weights": stored,

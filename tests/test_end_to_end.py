@@ -110,6 +110,12 @@ def test_a_search_without_arguments_for_key_gpu_or_network_fills_the_leaderboard
             trial = store.trial(row.trial_id or "")
             assert trial.environment
             assert trial.weights_hash
+    windows, scores = store.queries.window_nats(latest.id), store.queries.scores(latest.id)
+    on_corpus = {score.trial_id: score.val_bpb for score in scores if score.task == "corpus"}
+    assert windows.keys() == on_corpus.keys()
+    assert {len(nats) for nats in windows.values()} == {latest.config["data"]["val_windows"]}
+    nats_to_bpb = {sum(windows[id_]) / (on_corpus[id_] or 0.0) for id_ in windows}
+    assert max(nats_to_bpb) == pytest.approx(min(nats_to_bpb), rel=1e-5)
     printed = json.loads(run(finished, "linearch", "leaderboard", "--json").stdout)
     assert [row["id"] for row in printed] == [row.id for row in rows]
     assert "rung" in run(finished, "linearch", "leaderboard", "--all").stdout

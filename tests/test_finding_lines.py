@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from linearch.db import StatisticRow
 from linearch.finding_lines import curse_lines, ranking_lines, verdict_lines
 
 
 def ranking(value: float | None, low: float | None, **detail: Any) -> list[StatisticRow]:
-    shared = {"n_pruned": 8, "n_drawn": 1, "foretells": True, "top": 4, **detail}
+    shared = {
+        **{"n_pruned": 8, "n_drawn": 1, "top": 4, "n_effective": 21.0},
+        **{"verdict": "ranks", "n_needed": None, "pruner": "asha"},
+        **detail,
+    }
     return [
         StatisticRow(
             rung=0,
@@ -55,10 +62,40 @@ def test_a_ranking_comes_with_its_intervals_and_with_who_stood_for_the_pruned() 
     assert "candidates alone" in second
 
 
-def test_a_rung_that_does_not_rank_is_flagged_with_what_to_change() -> None:
-    lines = list(ranking_lines(ranking(0.2, -0.3, foretells=False)))
-    assert "WARNING: rung 0 does not rank" in lines[-1]
+@pytest.mark.parametrize(
+    ("pruner", "knob"),
+    [
+        ("asha", "a higher ladder.promote_fraction"),
+        ("successive_halving", "a lower ladder.reduction_factor"),
+        ("hyperband", "a lower ladder.reduction_factor"),
+        ("wilcoxon", "a lower ladder.wilcoxon_p"),
+    ],
+)
+def test_a_rung_that_does_not_rank_is_flagged_with_what_its_pruner_heeds(
+    pruner: str, knob: str
+) -> None:
+    lines = list(ranking_lines(ranking(0.1, -0.1, verdict="does not rank", pruner=pruner)))
+    assert "WARNING: Rung 0 does not rank" in lines[-1]
     assert "ladder.rung_tokens" in lines[-1]
+    assert knob in lines[-1]
+
+
+def test_a_rung_of_which_too_little_is_known_is_no_rung_that_does_not_rank() -> None:
+    found = ranking(0.8, -0.2, verdict="too few to say", n_needed=12, n_effective=4.4)
+    said = list(ranking_lines(found))[-1]
+    assert said == (
+        "  Too few to say whether rung 0 ranks: at 0.80 about 12 that weigh alike would decide; "
+        "the 21 count as 4, since few stand for many (ladder.random_promote_fraction draws more)."
+    )
+    found = ranking(0.31, 0.1, verdict="too few to say")
+    assert "no number within reach would decide." in list(ranking_lines(found))[-1]
+
+
+def test_of_an_older_store_nothing_is_concluded_that_it_did_not_judge() -> None:
+    older = ranking(0.8, -0.2, foretells=False)
+    for row in older:
+        del (row.detail or {})["verdict"]
+    assert not any("rank:" in line or "Too few" in line for line in ranking_lines(older))
 
 
 def test_without_a_measured_pruned_one_it_says_so() -> None:
@@ -97,6 +134,19 @@ def test_a_verdict_names_whom_it_beats_and_how_many_seeds_would_decide_the_rest(
     assert "all 16 tried (32 comparisons)" in others
     assert none.startswith("No candidate is truly better than every baseline. A against mamba2")
     assert "about 12 seeds" in none
+
+
+def test_it_is_said_with_whom_the_seeds_were_paired_and_what_the_windows_say() -> None:
+    windows = {"delta": -0.02, "low": -0.03, "high": -0.01}
+    more = {"is_paired": True, "windows": windows, "n_windows": 384}
+    rows = [comparison("A", "gla", -0.3, "better"), comparison("A", "mamba2", -0.02)]
+    rows[1] = replace(rows[1], detail={**(rows[1].detail or {}), **more})
+    verdict, on_windows, _ = verdict_lines(rows)
+    assert "corrected for 2 comparisons; seed by seed with mamba2)" in verdict
+    assert on_windows == (
+        "  Against mamba2 on the same 384 windows: -0.020 (95 % -0.030 to -0.010), "
+        "which holds for these weights and not for other seeds."
+    )
 
 
 def test_a_winner_over_every_baseline_is_named() -> None:

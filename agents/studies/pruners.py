@@ -4,6 +4,7 @@ The study lives in memory and is told every score anew, in the order in which th
 database stays the only truth, and a resumed run gets the same answers. Rung r of the ladder is
 reported as step reduction_factor^r, whatever its tokens, so that rungs coincide. Optuna decides
 once, when a score comes in; unlike `asha` it never takes up a candidate that it had passed over.
+`wilcoxon` has a file of its own.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ def kept_by_pruner(board: Board, rung: int, ladder: LadderConfig) -> set[str]:
 def _events(board: Board, ladder: LadderConfig) -> tuple[_Event, ...]:
     """First seeds' scores on all rungs from which one can climb, in the order they came in."""
     found = [
-        (_ended_at(candidate, rung, board.seed), rung, candidate.id, value)
+        (ended_at(candidate, rung, board.seed), rung, candidate.id, value)
         for rung in range(len(ladder.rung_tokens) - 1)
         for candidate, value in finishers(board, rung)
     ]
     return tuple((name, rung, value) for _, rung, name, value in sorted(found))
 
 
-def _ended_at(candidate: Candidate, rung: int, seed: int) -> datetime:
+def ended_at(candidate: Candidate, rung: int, seed: int) -> datetime:
     """When the last of the rates ended, since only then the best of them was known."""
     times = [
         trial.finished_at

@@ -83,11 +83,45 @@ def test_the_best_candidates_meet_the_hardest_baseline_from_five_seeds(
     config = finals_config(store, Finals(top=2))
     assert names(store, config) == ["best", "good"]
     assert config.baselines == ("gated_deltanet", "mamba2", "softmax_attention")
-    assert (config.ladder.elite, config.ladder.elite_seeds + 1) == (2, 5)
-    assert config.ladder.noise_seeds == config.ladder.baseline_seeds == 5
+    assert (config.ladder.elite, config.ladder.elite_seeds) == (2, 5)
+    assert config.ladder.noise_seeds == config.ladder.baseline_seeds == 1 + 5
     assert config.ladder.rung_tokens == RunConfig().ladder.rung_tokens[-1:]
     assert set(config.recall.tasks) == set(SUITES["slice"])
     assert config.data.test_windows == RunConfig().data.val_windows
+
+
+def test_a_verification_may_not_begin_from_a_seed_of_its_search(
+    store: Store, searched: str
+) -> None:
+    row = store.queries.leaderboard(searched)[0]
+    store.enqueue_trial(
+        searched, row.id, task="corpus", rung=0, tokens=1, seed=7, learning_rate=3e-3
+    )
+    assert finals_config(store, Finals()).seed == 8
+    assert finals_config(store, Finals(settings={"seed": 100})).seed == 100
+    with pytest.raises(ConfigError, match=r"seed=7 .* from 8 on"):
+        finals_config(store, Finals(settings={"seed": 7}))
+
+
+def test_seeds_of_every_run_that_finalists_come_from_are_left_out(
+    store: Store, searched: str
+) -> None:
+    best = store.queries.leaderboard(searched)[0].id
+    config = finals_config(store, Finals(which=(best,)))
+    again = store.create_run(config.model_dump(mode="json"), {}, config.seed)
+    row = store.add_architecture(
+        again,
+        name="best",
+        motivation="because",
+        expectation="less",
+        origin="grammar",
+        source="# best",
+        source_hash="best",
+        normalised_hash="best",
+        pattern="L",
+    )
+    store.enqueue_trial(again, row.id, task="corpus", rung=0, tokens=1, seed=40, learning_rate=3e-3)
+    assert finals_config(store, Finals(which=(best, row.id))).seed == 41
 
 
 def test_the_models_are_larger(store: Store, searched: str) -> None:

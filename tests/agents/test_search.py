@@ -11,9 +11,12 @@ import pytest
 
 from linearch.agents.board import Board
 from linearch.agents.cautions import cautions
+from linearch.agents.finals import Finals, finals_config
 from linearch.agents.intake import Intake
 from linearch.agents.llm.errors import ProviderRefused
+from linearch.agents.preflight import make_proposer
 from linearch.agents.progress import Silent
+from linearch.agents.promotion import promoted
 from linearch.agents.proposers.baselines import baseline_proposals
 from linearch.agents.proposers.proposal import Evidence, NothingLeft, Proposal
 from linearch.agents.restore import restore_board
@@ -147,7 +150,8 @@ def search(
     run_id = run_id or store.create_run(config.model_dump(mode="json"), {}, config.seed)
     epoch = store.claim_run(run_id)
     store.requeue_orphans(run_id)
-    board = Board(seed=config.seed, n_rungs=2, objectives=config.objectives)
+    n_rungs = len(config.ladder.rung_tokens)
+    board = Board(seed=config.seed, n_rungs=n_rungs, objectives=config.objectives)
     restore_board(store, run_id, board)
     if not board.baselines:
         intake = Intake(store, run_id, board, config.gates.max_source_bytes)
@@ -214,6 +218,84 @@ def test_a_search_ends_by_measuring_the_best_and_its_rival_again(
     assert not any(row.detail["is_better"] for row in compared if row.detail)
 
 
+def test_what_is_called_fresh_leaves_out_the_first_seed_though_all_are_measured_again(
+    store: Store, config: RunConfig
+) -> None:
+    config = validate_config({**config.model_dump(), "budget": {"max_candidates": 1}})
+    _, run_id = run(store, config, Workers(all_is_well), Script())
+    compared = store.queries.statistics(run_id, "comparison")
+    assert [row.n for row in compared if row.detail and row.detail["is_fresh"]] == [2, 2]
+    for row in compared:
+        assert row.detail is not None
+        assert row.detail["is_paired"]
+        assert row.value == pytest.approx(0.0)  # seeds 1 and 2 on either side
+        assert row.detail["unpaired"]["delta"] == pytest.approx(0.005)  # against 0, 1 and 2
+    curse = store.queries.statistics(run_id, "winners_curse")
+    assert [row.n for row in curse] == [2, 1]
+
+
+def test_window_by_window_a_difference_holds_for_the_weights_of_the_common_seeds(
+    store: Store, config: RunConfig
+) -> None:
+    def in_windows(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        """Windows differ much from each other; candidates are better by a twentieth on each."""
+        value = all_is_well(job)
+        if isinstance(value, TrialResult) and isinstance(job, TrialJob):
+            share = 0.95 if ".5, {}" in job.spec.source else 1.0
+            val_bpb = (value.metrics["val_bpb"] or 0.0) * share
+            nats = tuple(share * val_bpb * size for size in (50.0, 100.0, 300.0, 350.0))
+            value = replace(value, metrics={"val_bpb": val_bpb}, window_nats=nats)
+        return value
+
+    _, run_id = run(store, config, Workers(in_windows), Script())
+    details = [row.detail or {} for row in store.queries.statistics(run_id, "comparison")]
+    assert details
+    for detail in details:
+        assert detail["n_windows"] == 4
+        assert detail["windows"]["delta"] == pytest.approx(-0.05 * 3.0, abs=0.01)
+        assert detail["windows"]["low"] < detail["windows"]["delta"] < detail["windows"]["high"]
+
+
+def test_with_the_wilcoxon_pruner_windows_decide_who_climbs_before_and_after_a_restart(
+    store: Store, config: RunConfig
+) -> None:
+    def in_windows(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        """Each new candidate is worse than the one before it, on every window."""
+        value = all_is_well(job)
+        if isinstance(value, TrialResult) and isinstance(job, TrialJob):
+            worse = next((n for n in range(9) if f"* {n}.5" in job.spec.source), 0)
+            nats = tuple(size + worse for size in range(100, 140))
+            value = replace(value, metrics={"val_bpb": 3.0 + worse / 100}, window_nats=nats)
+        return value
+
+    ladder = {**config.ladder.model_dump(), "pruner": "wilcoxon", "random_promote_fraction": 0}
+    config = validate_config({**config.model_dump(), "ladder": ladder})
+    made, run_id, board = search(store, config, Workers(in_windows), Script())
+    made.run()
+    kept = promoted(board, 0, config.ladder)
+    climbed = {trial.architecture_id for trial in store.trials(run_id) if trial.rung == 1}
+    assert kept == climbed & {candidate.id for candidate in board.proposals}
+    assert len(kept) == 1
+    again = Board(seed=config.seed, n_rungs=2, objectives=config.objectives)
+    restore_board(store, run_id, again)
+    assert promoted(again, 0, config.ladder) == kept
+
+
+def test_a_verification_trains_from_no_seed_that_its_search_did(
+    store: Store, config: RunConfig
+) -> None:
+    _, found = run(store, config, Workers(all_is_well), Script())
+    settings = {"recall.enabled": False}
+    finals = finals_config(store, Finals(run=found, top=2, seeds=3, scale=1, settings=settings))
+    proposer = make_proposer(finals, store)
+    _, verified = run(store, finals, Workers(all_is_well), proposer)  # type: ignore[arg-type]
+    before, after = ({trial.seed for trial in store.trials(id_)} for id_ in (found, verified))
+    assert before == {0, 1, 2}
+    assert after == {3, 4, 5, 6}
+    compared = store.queries.statistics(verified, "comparison")
+    assert {row.n for row in compared} == {3}
+
+
 def test_the_last_of_the_time_goes_to_fresh_seeds(store: Store, config: RunConfig) -> None:
     def slow(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
         value = all_is_well(job)
@@ -273,7 +355,11 @@ def test_each_rungs_ranking_is_stored_with_who_was_drawn_by_lot(
     assert spearman.detail is not None
     assert spearman.detail["n_drawn"] >= 1
     assert spearman.detail["n_stood_for"] == 2 + 12
-    assert spearman.detail["foretells"] is True
+    # One of five pruned was drawn and weighs five: ten that count as six.
+    assert (spearman.n, spearman.detail["n_pruned"], spearman.detail["n_drawn"]) == (10, 5, 1)
+    assert spearman.detail["n_effective"] == pytest.approx(14**2 / (9 + 5**2))
+    assert spearman.detail["verdict"] == "too few to say"
+    assert spearman.detail["n_needed"] == 6
     assert ("candidates", "kendall") in found
 
 

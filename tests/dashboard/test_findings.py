@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from linearch.db import Store
+from linearch.db import StatisticRow, Store
 
 
 @pytest.fixture
@@ -62,6 +63,24 @@ def test_each_rungs_ranking_is_shown_with_its_intervals(app: Any) -> None:
     assert set(ranking["rungs"]) == {"0 → 1"}
     assert "none was measured on the next rung" in app.words()
     assert not page.warning
+
+
+def test_a_rung_that_does_not_rank_is_warned_of_and_one_of_which_too_little_is_known_is_not(
+    run: Any, store: Store, app: Any
+) -> None:
+    found = store.queries.statistics(run.run_id, "rank_correlation")
+
+    def judged(verdict: str) -> list[StatisticRow]:
+        more = {"verdict": verdict, "pruner": "hyperband", "n_needed": 12, "n_effective": 4.0}
+        return [replace(row, detail={**(row.detail or {}), **more}) for row in found]
+
+    store.replace_statistics(run.run_id, "rank_correlation", judged("does not rank"))
+    (warning,) = {warning.value for warning in app.open("findings.py").warning}
+    assert "a lower ladder.reduction_factor" in warning
+    store.replace_statistics(run.run_id, "rank_correlation", judged("too few to say"))
+    page = app.open("findings.py")
+    assert not page.warning
+    assert any("about 12 that weigh alike would decide" in info.value for info in page.info)
 
 
 def test_a_run_that_goes_on_says_when_there_will_be_findings(app: Any, run: Any) -> None:

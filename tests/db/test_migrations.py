@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect
 from linearch.db import Store
 from linearch.db.migrate import MIGRATIONS, alembic_config
 from linearch.db.schema import HEAD, Base
-from linearch.evaluator.results import GateResult, Judgement
+from linearch.evaluator.results import GateResult, Judgement, TrialResult
 
 
 def test_the_schema_names_the_newest_migration() -> None:
@@ -81,6 +81,17 @@ def test_going_back_drops_what_the_older_schema_cannot_hold(lab: Any) -> None:
     _alembic(lab.store, command.upgrade, "head")
     gates = lab.store.queries.architecture(row.id).gates
     assert [(gate.gate, gate.stage) for gate in gates] == [("shape", "cpu")]
+
+
+def test_trials_of_older_stores_have_no_windows(lab: Any) -> None:
+    trial = lab.enqueue(lab.sound().id)
+    result = TrialResult(status="done", metrics={"val_bpb": 2.5}, window_nats=(1.0, 2.0))
+    lab.finish(trial.id, result)
+    before = lab.store.trial(trial.id)
+    _alembic(lab.store, command.downgrade, "0003")
+    _alembic(lab.store, command.upgrade, "head")
+    assert lab.store.trial(trial.id) == before
+    assert lab.store.queries.window_nats(lab.run_id) == {}
 
 
 def _columns(connection: Connection, table: str) -> dict[str, Any]:

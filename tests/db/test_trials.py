@@ -57,6 +57,16 @@ def test_the_whole_life_of_a_trial_is_kept(lab: Any) -> None:
     assert done.queued_at <= done.started_at <= done.finished_at
 
 
+def test_the_loss_of_each_window_is_kept_to_float32_and_none_is_no_window(lab: Any) -> None:
+    trial, older = lab.enqueue(lab.sound().id), lab.enqueue(lab.sound().id)
+    nats = (1.5, 200.1, 0.0)
+    result = TrialResult(status="done", metrics={"val_bpb": 2.5}, window_nats=nats)
+    for id_, outcome in ((trial.id, result), (older.id, DONE)):
+        assert lab.finish(id_, outcome)
+    found = lab.store.queries.window_nats(lab.run_id)
+    assert found == {trial.id: pytest.approx(nats, rel=1e-7)}
+
+
 def test_only_one_of_two_takers_gets_a_trial(lab: Any) -> None:
     trial = lab.enqueue(lab.sound().id)
     assert lab.store.start_trial(trial.id, "a:1") == 1

@@ -62,6 +62,16 @@ def test_the_seeds_that_would_decide_do_decide() -> None:
         assert again.is_better is decides
 
 
+def test_pairs_leave_half_the_freedom_so_more_of_them_are_needed() -> None:
+    alone, paired = (
+        compare([2.50], [2.56], NOISE, n_comparisons=8, is_paired=is_paired).seeds_needed or 0
+        for is_paired in (False, True)
+    )
+    assert paired > alone
+    noise = SeedNoise(sd=0.03, freedom=max(4, paired - 1), n_groups=2)
+    assert compare([2.50] * paired, [2.56] * paired, noise, n_comparisons=8).is_better
+
+
 def test_more_seeds_do_not_make_a_worse_one_better() -> None:
     found = compare([2.60], [2.54], NOISE, n_comparisons=1)
     assert found.seeds_needed is None

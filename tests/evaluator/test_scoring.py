@@ -94,6 +94,13 @@ def _score(
     return score(children, held_out, {"embedding.weight": head}, precision)
 
 
+def test_the_losses_of_rows_add_up_to_the_score() -> None:
+    scored = _score(_causal)
+    assert len(scored.nats_by_row) == N
+    assert sum(scored.nats_by_row) == pytest.approx(scored.nats, rel=1e-6)
+    assert len({round(nats, 3) for nats in scored.nats_by_row}) > 1
+
+
 def test_the_score_is_the_cross_entropy_under_the_stored_head() -> None:
     logits = _causal(_HELD_OUT.inputs) @ _HEAD.T
     expected = F.cross_entropy(logits.flatten(0, 1), _HELD_OUT.labels.flatten(), reduction="sum")
