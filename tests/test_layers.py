@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "db": {"errors"},
     "evaluator": {"search_space", "kernels", "errors", "config"},
     "agents": {"evaluator", "search_space", "kernels", "db", "errors", "config"},
-    "dashboard": {"db", "search_space", "errors"},
+    "finding_lines": {"db"},
+    "dashboard": {"db", "search_space", "errors", "finding_lines"},
 }
 # heavy library -> the one place that may import it
 SINGLE_ENTRY = {
