@@ -17,15 +17,12 @@ from torch import Tensor
 from .checks import Arguments, values_are_checked
 from .chunked.delta import delta_chunks, oja_chunks
 from .decay import fused_is_best, per_token
-from .forms import Form, choose_form
+from .forms import UNCHECKED, Form, choose_form
 from .naive.delta import delta_loop, oja_loop
 from .packing import Packing
 from .precision import without_autocast, working_dtype
 
 LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
-# Whether calls of chunk_oja that name no form take Triton's on a GPU, and `linearch bench warm`
-# compiles it: not before its kernels have passed their tests (test_triton_oja_on_gpu.py) on one.
-FUSES_OJA_UNASKED: bool = False
 
 
 @without_autocast
@@ -139,7 +136,7 @@ def chunk_oja(
         form,
         q.shape[1],
         fused_on=None if unfused else q.device,
-        fused_is_best=FUSES_OJA_UNASKED and fused_is_best(v),
+        fused_is_best="chunk_oja" not in UNCHECKED and fused_is_best(v),
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     beta = beta.to(dtype)

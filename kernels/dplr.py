@@ -17,14 +17,11 @@ from .checks import Arguments
 from .chunked.dplr import dplr_chunks
 from .decay import fused_is_best, per_token
 from .delta import chunk_delta, why_not_fused
-from .forms import Form, choose_form
+from .forms import UNCHECKED, Form, choose_form
 from .naive.dplr import dplr_loop
 from .packing import Packing
 from .precision import without_autocast, working_dtype
 
-# No chip has yet compared the Triton form's results with the loop's. Until then it runs where it is
-# asked for, and a GPU takes two delta steps a token in its place, which were compared.
-FUSED_IS_CHECKED = False
 _STRONGEST_STEP = 40.0  # log decay of a token as two delta steps, which hold exp of it
 
 
@@ -75,7 +72,7 @@ def chunk_dplr(
         raise ValueError(f"chunk_dplr: {unfused}; form 'chunked' takes it")
     fused_on = None if unfused else q.device
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
-    is_best = FUSED_IS_CHECKED and fused_is_best(v)
+    is_best = "chunk_dplr" not in UNCHECKED and fused_is_best(v)
     chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=is_best)
     if form is None and chosen == "chunked" and _delta_steps_are_best(v, fused_on):
         return _delta_steps(q, k, v, a, b, log_decay, scale, initial_state)

@@ -24,7 +24,6 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
-from ..delta import FUSES_OJA_UNASKED
 from .convolution import has_fused_heads
 
 Dims = tuple[int, int]  # K, V
@@ -34,8 +33,7 @@ DTYPES = (torch.bfloat16, torch.float32)
 WIDTHS = (32, 64, 128, 256, 512, 1024)  # of what is normalised
 _LENGTHS = (128, 512)  # one segment, and several
 # Product is delta with two steps a token; erase is product with an erase key of its own.
-_OPT_IN = ("oja",) if FUSES_OJA_UNASKED else ()
-_RECURRENCES = ("decay", "delta", "product", "erase", "dplr", *_OPT_IN)
+_RECURRENCES = ("decay", "delta", "product", "erase", "dplr", "oja")
 _TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
 # By function: whether a bias, whether a rate. A gate is in float32; what has neither, as x too.

@@ -1,6 +1,6 @@
 """On an NVIDIA GPU chunk_dplr's Triton form agrees with the float64 loop, also inside graphs.
 
-Once these pass, `FUSED_IS_CHECKED` in kernels/dplr.py may be True.
+Once these pass, it may come off `UNCHECKED` in kernels/forms.py.
 """
 
 from __future__ import annotations

@@ -50,11 +50,11 @@ def test_values_too_wide_for_the_triton_form_are_named() -> None:
         chunk_oja(q, q, v, torch.rand(1, 3, 2), form="triton")
 
 
-@pytest.mark.parametrize(("unasked", "taken"), [(False, "chunked"), (True, "triton")])
-def test_one_constant_says_whether_a_gpu_takes_it_unasked(
-    unasked: bool, taken: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("unchecked", "taken"), [({"chunk_oja"}, "chunked"), (set(), "triton")])
+def test_a_gpu_takes_it_unasked_once_it_was_checked(
+    unchecked: set[str], taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delta, "FUSES_OJA_UNASKED", unasked)
+    monkeypatch.setattr(delta, "UNCHECKED", unchecked)
     monkeypatch.setattr(forms, "runs_triton", lambda device: True)
     monkeypatch.setattr(forms, "_can_compile", True)
     found: list[str] = []
@@ -68,11 +68,3 @@ def test_one_constant_says_whether_a_gpu_takes_it_unasked(
     q, k, v = torch.randn(3, 1, 3, 2, 4, dtype=torch.bfloat16).unbind()
     chunk_oja(q, k, v, torch.rand(1, 3, 2))
     assert found == [taken]
-
-
-@needs_triton
-def test_it_is_compiled_beforehand_where_it_is_taken_unasked() -> None:
-    from linearch.kernels.triton.warm import cases
-
-    planned = any(case.operation == "oja" for case in cases())
-    assert planned == delta.FUSES_OJA_UNASKED
