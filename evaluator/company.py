@@ -19,9 +19,11 @@ from .results import Judgement
 # What a reason holds where CUDA or one of its libraries failed, or the process is gone, going (the
 # driver takes its time to release a GPU) or stuck.
 _PERHAPS_FROM_OUTSIDE = re.compile(
-    r"\bcu(da|blas|dnn|fft|rand|solver|sparse)|\((crashed|timeout|oom)\)|closed its connection",
+    r"\bcu(da|blas|dnn|fft|rand|solver|sparse)"
+    r"|\((crashed|timeout|stalled|oom)\)|closed its connection",
     re.I,
 )
+_ACCIDENTS = ("crashed", "timeout", "stalled", "oom", "infra")
 
 
 class Pool(Protocol):
@@ -113,7 +115,7 @@ def may_be_a_neighbours_fault(finished: Finished) -> bool:
         return failure is not None and failure.stage == "device" and _could_be(failure.reason)
     if value.status in ("done", "diverged"):
         return False
-    return value.status in ("crashed", "timeout", "oom", "infra") or _could_be(value.reason)
+    return value.status in _ACCIDENTS or _could_be(value.reason)
 
 
 def _could_be(reason: str | None) -> bool:

@@ -161,6 +161,7 @@ def test_gates_that_pass_alone_are_told_at_once() -> None:
         replace(CRASHED, reason="training: killed by SIGSEGV"),
         TrialResult(status="oom", reason="training: 9 MiB of GPU memory, 8 are allowed"),
         TrialResult(status="timeout", reason="training: no answer within 20 s"),
+        TrialResult(status="stalled", reason="training: nothing was heard for 30 s"),
         TrialResult(status="infra", reason="a child did not come up"),
         TrialResult(status="protocol", reason="training: the process closed its connection"),
         TrialResult(status="unsound", reason=f"the trained weights fail the gate 'batch': {FAULT}"),
