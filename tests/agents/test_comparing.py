@@ -32,7 +32,7 @@ def architecture(
             finished_at=NOW,
             val_bpb=value,
             test_bpb=None,
-            recall_mqar=None,
+            recall=None,
             tokens_per_s=None,
             step_time_s=None,
             peak_memory_bytes=None,
