@@ -42,12 +42,7 @@ _Unsafe = Annotated[
 @app.command()
 def launch(
     config: Annotated[Path | None, typer.Option(help="TOML file laid over the profile.")] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, gpu, baselines, tasks, asi-arch; gpu where there is one, else cpu."
-        ),
-    ] = None,
+    profile: _Profile = None,
     settings: _Settings = None,
     store: _Store = None,
     proposer: Annotated[str | None, typer.Option(help="grammar, random or llm.")] = None,
