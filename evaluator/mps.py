@@ -17,6 +17,7 @@ from pathlib import Path
 
 _PROGRAM = "nvidia-cuda-mps-control"
 PIPES, _LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
+_CHOSEN = "CUDA_VISIBLE_DEVICES"
 _BESIDE_THE_DRIVER = ("/usr/local/nvidia/bin", "/usr/bin", "/usr/local/cuda/bin", "/opt/bin")
 _CALL_S = 10.0
 _END_S = 5.0
@@ -73,7 +74,10 @@ def _start(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     for place in places.values():
         place.mkdir()
     ours = {**environment, **{name: str(place) for name, place in places.items()}}
-    _call([str(find_control(ours)), "-d"], ours)
+    # The service numbers the GPUs that it sees anew, and its clients choose by these numbers: with
+    # all in sight, theirs are what they were.
+    all_in_sight = {name: value for name, value in ours.items() if name != _CHOSEN}
+    _call([str(find_control(ours)), "-d"], all_in_sight)
     _ask("get_server_list", ours)
     return ours
 

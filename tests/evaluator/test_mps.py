@@ -13,7 +13,11 @@ from linearch.evaluator.mps import MpsUnavailable, find_control, shared_gpu
 # Lives as a file with its own process id, as the real one does; `quit` removes it.
 _CONTROL = """#!/bin/sh
 pid="$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid"
-if [ "$1" = -d ]; then echo $$ > "$pid"; exit 0; fi
+if [ "$1" = -d ]; then
+  echo $$ > "$pid"
+  echo "${CUDA_VISIBLE_DEVICES-all}" > "$ASKED-devices"
+  exit 0
+fi
 [ -e "$pid" ] || { echo "Cannot find MPS control daemon process"; exit 1; }
 read command
 echo "$command" >> "$ASKED"
@@ -46,6 +50,13 @@ def test_a_service_lasts_as_long_as_its_context(
         assert (pipes / "nvidia-cuda-mps-control.pid").exists()
     assert not pipes.exists()
     assert (tmp_path / "asked").read_text().splitlines() == ["get_server_list", "quit -t 5"]
+
+
+def test_a_service_sees_all_gpus_so_that_its_clients_numbers_stay_true(
+    environment: MakeEnvironment, tmp_path: Path
+) -> None:
+    with shared_gpu(environment(_CONTROL) | {"CUDA_VISIBLE_DEVICES": "2"}):
+        assert (tmp_path / "asked-devices").read_text().split() == ["all"]
 
 
 def test_a_service_ends_with_an_exception_too(environment: MakeEnvironment, tmp_path: Path) -> None:
