@@ -14,7 +14,7 @@ Form = Literal["naive", "chunked", "triton"]
 
 # Operations whose Triton form no chip has compared with the loop: it runs where it is asked for.
 # One comes off this list when its tests marked `gpu` have passed.
-UNCHECKED = frozenset({"activation", "chunk_dplr", "chunk_oja"})
+UNCHECKED: frozenset[str] = frozenset()
 
 _TRITON_IS_INSTALLED = importlib.util.find_spec("triton") is not None
 

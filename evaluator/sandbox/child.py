@@ -99,6 +99,8 @@ def _hint(error: Exception, said: str) -> str:
     starts_process = any(frame.filename.endswith("subprocess.py") for frame in frames)
     if "PermissionError" in said and starts_process:
         return "; the sandbox's profile strict starts no processes, which compilers need"
+    if "PermissionError" in said and any("/triton/" in frame.filename for frame in frames):
+        return "; the sandbox's profile strict opens no sources, which compilers need"
     if "ModuleNotFoundError" in said:
         return "; the sandbox's profile strict loads no more libraries, which compilers need"
     return ""

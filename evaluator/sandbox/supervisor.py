@@ -255,9 +255,16 @@ class Sandbox:
 
     def _fault(self, what: str) -> SandboxFault:
         """Discards the zygote, so that the next use starts another."""
+        log = self._last_words()  # the zygote takes its folder with it
         self._discard_zygote()
-        log = (self._folder / "zygote.log").read_text(errors="replace").strip()[-_LOG_CHARS:]
         return SandboxFault(f"the zygote {what}" + (f": {log}" if log else ""))
+
+    def _last_words(self) -> str:
+        try:
+            log = (self._folder / "zygote.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return "it has removed its log already"
+        return log.strip()[-_LOG_CHARS:]
 
     def _discard_zygote(self) -> None:
         """Dismisses the zygote, which ends all below it and itself; kills it if it does not."""

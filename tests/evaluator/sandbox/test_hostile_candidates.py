@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -299,10 +300,23 @@ def test_a_dead_zygote_is_the_machinerys_fault_and_is_replaced(
             assert _hidden(child, hostile_source()).isfinite().all()
 
 
+def test_a_dead_zygote_whose_log_is_gone_is_the_machinerys_fault_too(
+    tmp_path: Path, limits: Limits
+) -> None:
+    with Sandbox(tmp_path) as sandbox:
+        assert sandbox.containment
+        assert sandbox.zygote_pid is not None
+        os.kill(sandbox.zygote_pid, signal.SIGKILL)
+        (tmp_path / "zygote.log").unlink()
+        with pytest.raises(SandboxFault, match="removed its log"):
+            sandbox.spawn(limits)
+
+
 def test_a_zygote_cannot_be_killed_from_below(
     sandbox: Sandbox, limits: Limits, hostile_source: MakeSource
 ) -> None:
     kill = hostile_source(forward="os.kill(os.getppid(), signal.SIGKILL)")
+    sandbox.start()
     zygote = sandbox.zygote_pid
     with sandbox.spawn(limits) as child, pytest.raises(ChildFailed, match="PermissionError"):
         _hidden(child, kill)
