@@ -18,6 +18,8 @@ CHUNK = 64  # tokens
 # most: two rounds of two on each of 132 processors.
 FEW_PROGRAMS, MOST_PROGRAMS = 132, 528
 SHORTEST_SEGMENT = 4  # chunks
+WHOLE_STATE = 64  # keys and values of the largest state that one program holds with all it reads
+WHOLE_STATE_DTYPES = [torch.bfloat16]
 # Tokens of the shortest run that a convolution's threads walk along, to which the first of the next
 # one reaches back at most; and programs that are enough for no shorter runs.
 SHORTEST_RUN, ENOUGH_WALKS = 16, 2048
@@ -48,11 +50,9 @@ def sweep(
     exact: for the launch that takes over strong gates, on the same grid.
     """
     wide = dtype == torch.float32
-    if max(m, n) <= 32:
-        block_m, block_n = block(m, 32), block(n, 32)
-    else:
-        # A narrower block_n beside 128 rows gives wrong gate gradients under Triton 3.6.
-        block_m, block_n = 128 if m > 64 and not wide else 64, 64
+    block_m, block_n = _whole_blocks(m, n)
+    if m > 64 and not wide:
+        block_m = 128  # beside which a narrower block_n gives wrong gate gradients (Triton 3.6)
     rule = Config(
         block_m=block_m, block_n=block_n, num_stages=1 if wide else 3 if block_m <= 64 else 2
     )
@@ -66,6 +66,18 @@ def pull(
     rule = Config(block_m=block(key_dim, 64), block_n=block(value_dim, 64), num_stages=1)
     launch = Launch("decay pull", gate, key_dim, value_dim, dtype)
     return _for_launch(chosen(launch, rule), exact)
+
+
+def whole_pull(key_dim: int, value_dim: int, dtype: torch.dtype, *, gate: int) -> Config:
+    block_m, block_n = _whole_blocks(key_dim, value_dim)
+    # With a gate more stages spill: by the compiler's report 240 bytes a thread at 1, 490 at 2.
+    rule = Config(block_m=block_m, block_n=block_n, num_stages=1 if gate else 2)
+    return chosen(Launch("decay whole pull", gate, key_dim, value_dim, dtype), rule)
+
+
+def _whole_blocks(m: int, n: int) -> tuple[int, int]:
+    """Up to 64 each: narrow ones only beside narrow ones."""
+    return (block(m, 32), block(n, 32)) if max(m, n) <= 32 else (64, 64)
 
 
 def _for_launch(config: Config, exact: bool) -> Config:

@@ -1,7 +1,8 @@
 """chunk_decay's Triton form as torch operators, and autograd between them.
 
-The forward pass is one sweep. Where nothing decays the backward pass is three more; else a sweep
-for dv, which keeps the state's gradients, and a pull for all others (sweep.py, pull.py).
+The forward pass is one sweep. The backward pass of narrow heads is one more kernel
+(whole_pull.py). For wider ones, where nothing decays, it is three more sweeps; else a sweep for dv,
+which keeps the state's gradients, and a pull for all others (sweep.py, pull.py).
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from torch import Tensor
 
 from .launches import (
     CHANNEL,
+    HEAD,
     NONE,
     Ends,
     Gates,
     chunks_of,
     fill_gates,
+    fits_a_program,
     kind_of,
     pull,
     room_for_gates,
     sweep,
+    whole_pull,
 )
 
 
@@ -37,7 +41,8 @@ def decay_fused(
     """o [B, T, H, V] and the final state [B, H, K, V] in float32."""
     inputs = (q, k, v, log_decay, bonus, initial_state)
     wanted = any(x is not None and x.requires_grad for x in inputs)
-    keep = log_decay is not None and torch.is_grad_enabled() and wanted
+    pulls = log_decay is not None or fits_a_program(q, v, NONE)
+    keep = pulls and torch.is_grad_enabled() and wanted
     if bonus is None:
         o, final, *_ = _forward_op(q, k, v, log_decay, initial_state, scale, keep)
         return o, final
@@ -113,6 +118,12 @@ def _backward_op(
         start=dfinal, start_scale=1 / scale, mn=True,
         final=dstart if start_grad else None, final_scale=scale,
     )  # fmt: skip
+    if fits_a_program(q, v, gates.kind):
+        dq, dk, dv, dg = whole_pull(
+            q, k, v, do, gates=gates, saved=saved, scale=scale, ends=after,
+            gate_grad=gate_grad and gates.kind == HEAD,
+        )  # fmt: skip
+        return [dq, dk, dv, dg, dstart]
     dsaved = torch.empty_like(saved)
     dv = sweep(
         k, q, do, gates=gates, factored=_factored(gates, reverse=True), scale=scale, ends=after,
