@@ -252,8 +252,9 @@ def pull(
 
 def fits_a_program(q: Tensor, v: Tensor, kind: int) -> bool:
     """Whether one program can hold the whole state, so that `whole_pull` makes all gradients."""
-    narrow = max(q.shape[-1], v.shape[-1]) <= configs.WHOLE_STATE
-    return narrow and kind != CHANNEL and v.dtype in configs.WHOLE_STATE_DTYPES
+    if kind == CHANNEL or v.dtype not in configs.WHOLE_STATE_DTYPES:
+        return False
+    return max(q.shape[-1], v.shape[-1]) <= configs.WHOLE_STATE[kind]
 
 
 def whole_pull(
