@@ -1,8 +1,6 @@
-"""chunk_delta and chunk_oja: recurrences that erase before they write.
+"""chunk_delta: a recurrence that erases before it writes.
 
-    delta: S <- diag(exp(g_t)) S_{t-1}, then S_t = S + b_t k_t (v_t - S^T p_t)^T
-    oja:   S_t = S_{t-1} diag(exp(g_t)) (I - b_t v_t v_t^T) + b_t k_t v_t^T
-    both:  o_t = S_t^T q_t
+    S <- diag(exp(g_t)) S_{t-1}, then S_t = S + b_t k_t (v_t - S^T p_t)^T,    o_t = S_t^T q_t
 
 DeltaNet (arXiv 2406.06484), Gated DeltaNet (2412.06464), DeltaProduct with several steps a token
 (2502.10297), Kimi Delta Attention with a decay per channel (2510.26692) and, with an erase key p
@@ -14,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import Arguments, values_are_checked
-from .chunked.delta import delta_chunks, oja_chunks
+from .checks import Arguments
+from .chunked.delta import delta_chunks
 from .decay import fused_is_best, per_token
-from .forms import UNCHECKED, Form, choose_form
-from .naive.delta import delta_loop, oja_loop
+from .forms import Form, choose_form
+from .naive.delta import delta_loop
 from .packing import Packing
 from .precision import without_autocast, working_dtype
 
@@ -53,28 +51,27 @@ def chunk_delta(
     Returns o [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32 (float64 for
     float64 inputs). ValueError for arguments that do not fit each other.
     """
-    packing = _check_delta(q, k, v, beta, log_decay, erase_key, initial_state, cu_seqlens)
+    packing = _check(q, k, v, beta, log_decay, erase_key, initial_state, cu_seqlens)
     if packing is not None:
-        o, state = chunk_delta(
-            packing.unpack(q),
-            packing.unpack(k),
-            packing.unpack(v),
-            packing.unpack(beta),
-            packing.unpack(None if log_decay is None else per_token(log_decay, q)),
-            erase_key=packing.unpack(erase_key),
+        return packing.in_rows(
+            chunk_delta,
+            {
+                "q": q,
+                "k": k,
+                "v": v,
+                "beta": beta,
+                "log_decay": per_token(log_decay, q),
+                "erase_key": erase_key,
+            },
             scale=scale,
             initial_state=initial_state,
             form=form,
         )
-        return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = why_not_fused(q, v, dtype)
-    if form == "triton" and unfused is not None:
-        raise ValueError(f"chunk_delta: {unfused}; form 'chunked' takes it")
     form = choose_form(
         form,
         k.shape[1],
-        fused_on=None if unfused else q.device,
+        fused_on=fused_device("chunk_delta", form, q, v, dtype),
         fused_is_best=fused_is_best(v),
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -95,67 +92,17 @@ def chunk_delta(
     return o.to(out_dtype), state
 
 
-@without_autocast
-def chunk_oja(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor | None = None,
-    *,
-    scale: float | None = None,
-    initial_state: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    form: Form | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The delta rule's mirror image (Oja's rule): erases on the value side; normalise v.
-
-    q, k: [B, T, H, K]; v: [B, T, H, V]; beta: [B, T, H] in 0 to 2.
-    log_decay: [H], [B, T, H] or, one for each value channel, [B, T, H, V].
-    form: Triton's is taken where it is asked for, not by itself on a GPU.
-    Otherwise as `chunk_delta` with one step a token.
-    """
-    packing = _check_oja(q, k, v, beta, log_decay, initial_state, cu_seqlens)
-    if packing is not None:
-        o, state = chunk_oja(
-            packing.unpack(q),
-            packing.unpack(k),
-            packing.unpack(v),
-            packing.unpack(beta),
-            packing.unpack(None if log_decay is None else per_token(log_decay, q)),
-            scale=scale,
-            initial_state=initial_state,
-            form=form,
-        )
-        return packing.pack(o), state
-    dtype, out_dtype = working_dtype(q, k, v, initial_state), v.dtype
-    unfused = why_not_fused(q, v, dtype)
+def fused_device(
+    operation: str, form: Form | None, q: Tensor, v: Tensor, dtype: torch.dtype
+) -> torch.device | None:
+    """Where a call has a Triton form, else None, or a ValueError if that form is asked for."""
+    unfused = _why_not_fused(q, v, dtype)
     if form == "triton" and unfused is not None:
-        raise ValueError(f"chunk_oja: {unfused}; form 'chunked' takes it")
-    form = choose_form(
-        form,
-        q.shape[1],
-        fused_on=None if unfused else q.device,
-        fused_is_best="chunk_oja" not in UNCHECKED and fused_is_best(v),
-    )
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    beta = beta.to(dtype)
-    log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
-    start = None if initial_state is None else initial_state.to(dtype)
-    if form == "triton" and v.dtype == torch.bfloat16:
-        dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
-    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if form == "triton":
-        from .triton.oja import oja_fused  # needs a package that CPU-only machines may lack
-
-        o, state = oja_fused(q, k, v, beta, log_decay, start, scale)
-    else:
-        run = oja_loop if form == "naive" else oja_chunks
-        o, state = run(q, k, v, beta, log_decay, start, scale)
-    return o.to(out_dtype), state
+        raise ValueError(f"{operation}: {unfused}; form 'chunked' takes it")
+    return None if unfused else q.device
 
 
-def why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
+def _why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
     """What of a call the Triton form does not take, or None."""
     if dtype == torch.float64:
         return "the Triton form takes bfloat16 and float32, and an argument is float64"
@@ -165,7 +112,7 @@ def why_not_fused(q: Tensor, v: Tensor, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _check_delta(
+def _check(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -185,33 +132,6 @@ def _check_delta(
     check.one_of("log_decay", log_decay, ("H", "B T H", "B T H K"))
     packing = None if cu_seqlens is None else Packing.of(check, cu_seqlens, q.device)
     check.optional("initial_state", initial_state, "B H K V")
-    _check_values(check, beta, log_decay)
-    return packing
-
-
-def _check_oja(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-) -> Packing | None:
-    check = Arguments("chunk_oja")
-    check.tensor("q", q, "B T H K")
-    check.tensor("k", k, "B T H K")
-    check.tensor("v", v, "B T H V")
-    check.tensor("beta", beta, "B T H")
-    check.one_of("log_decay", log_decay, ("H", "B T H", "B T H V"))
-    packing = None if cu_seqlens is None else Packing.of(check, cu_seqlens, q.device)
-    check.optional("initial_state", initial_state, "B H K V")
-    _check_values(check, beta, log_decay)
-    return packing
-
-
-def _check_values(check: Arguments, beta: Tensor, log_decay: Tensor | None) -> None:
     check.log_decay_values("log_decay", log_decay)
-    if values_are_checked() and not bool(((beta >= 0) & (beta <= 2)).all()):
-        lowest, highest = beta.min().item(), beta.max().item()
-        raise check.error(f"beta has values from {lowest} to {highest}; wanted 0 to 2")
+    check.strength_values("beta", beta)
+    return packing
