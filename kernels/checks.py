@@ -38,6 +38,7 @@ class Arguments:
         """Check a tensor against the one of `choices` that has its rank; None passes."""
         if x is None:
             return
+        self.placed(name, x)
         fitting = [axes for axes in choices if len(axes.split()) == x.dim()]
         if not fitting:
             wanted = " or ".join(_brackets(axes) for axes in choices)

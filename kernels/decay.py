@@ -86,16 +86,16 @@ def chunk_decay(
         fused_is_best=fused_is_best(v),
     )
     if log_decay is not None:
-        log_decay = _per_value_head(per_token(log_decay.to(dtype), q), heads)
+        log_decay = per_value_head(per_token(log_decay.to(dtype), q), heads)
     if bonus is not None:
-        bonus = _per_value_head(bonus.to(dtype), heads, axis=0)
+        bonus = per_value_head(bonus.to(dtype), heads, axis=0)
     if value_log_decay is not None:
         value_log_decay = value_log_decay.to(dtype)
     if initial_state is not None:
         initial_state = initial_state.to(dtype)
     if form == "triton" and v.dtype == torch.bfloat16:
         dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
-    q, k = _per_value_head(q.to(dtype), heads), _per_value_head(k.to(dtype), heads)
+    q, k = per_value_head(q.to(dtype), heads), per_value_head(k.to(dtype), heads)
     v = v.to(dtype)
     if normalise:
         v = F.pad(v, (0, 1), value=1.0)
@@ -144,7 +144,8 @@ def fused_is_best(v: Tensor) -> bool:
     return v.dtype == torch.bfloat16
 
 
-def _per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:
+def per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:
+    """Key heads, each repeated for its value heads; value heads as they are."""
     repeats = heads // x.shape[axis]
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=axis)
 
