@@ -4,10 +4,10 @@ Per chunk, with strengths b: (I + diag(b) stril(scores)) U = diag(b) (values - e
 S_{n+1} = total_n S_n + keys^T U + writes_n (the WY form of arXiv 2406.06484). The triangular
 system is inverted for all chunks at once; only the products with S_n wait for each other.
 
-Where columns decay (c, in the words of `gates`), each has a system of its own:
+Where columns decay (gates c, in the words of `gates`), each has a system of its own:
     U + c.reading(diag(b) stril(scores), U) = diag(b) (values - c.entering(erase S_n))
-and S_{n+1} has keys^T c.leaving(U). Divided by exp(G) of its column they are one, so that the same
-inverse X solves all: U = c.reading(X, right side), which needs no quotient but exp(G[t] - G[s]).
+and keys^T c.leaving(U) is added to the state. The systems differ by factors exp(G[t] - G[s]) alone,
+so one inverse solves all of them: U = c.reading(inverse, the right side).
 """
 
 from __future__ import annotations
