@@ -88,8 +88,9 @@ class _Delta(torch.autograd.Function):
         scores, asked = rows.scores(q, k), rows.entering(q)
         carried = torch.bmm(asked, found.states[:-1].flatten(0, 1))
         o = columns.add_reading(columns.entering(carried), scores, found.written)
-        carried = None if columns.total is None else carried  # o is in its place
-        ctx.save_for_backward(q, k, p, scores, asked, carried)
+        # Without a decay of columns o is in its place.
+        kept = None if columns.total is None else carried
+        ctx.save_for_backward(q, k, p, scores, asked, kept)
         ctx.layout, ctx.found = layout, found
         ctx.scale, ctx.erases_own_key = scale, erase_key is None
         return layout.join(o), layout.join_state(found.states[-1])
