@@ -10,11 +10,12 @@ from .attention import causal_attention
 from .convolution import short_convolution
 from .cross_entropy import linear_cross_entropy
 from .decay import chunk_decay
-from .delta import chunk_delta, chunk_oja
+from .delta import chunk_delta
 from .dplr import chunk_dplr
 from .elementwise import scan
 from .gating import gated_product, swiglu
 from .norm import add_rms_norm, rms_norm
+from .oja import chunk_oja
 from .pointwise import activation
 
 __all__ = [

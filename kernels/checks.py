@@ -38,6 +38,7 @@ class Arguments:
         """Check a tensor against the one of `choices` that has its rank; None passes."""
         if x is None:
             return
+        self.placed(name, x)
         fitting = [axes for axes in choices if len(axes.split()) == x.dim()]
         if not fitting:
             wanted = " or ".join(_brackets(axes) for axes in choices)
@@ -119,6 +120,12 @@ class Arguments:
             return
         if not bool((x <= 0).all()):
             raise self.error(f"{name} has values up to {x.max().item()}; wanted 0 or below")
+
+    def strength_values(self, name: str, x: Tensor) -> None:
+        """Under LINEARCH_DEBUG=1, refuse a strength outside 0 to 2 or a NaN."""
+        if values_are_checked() and not bool(((x >= 0) & (x <= 2)).all()):
+            lowest, highest = x.min().item(), x.max().item()
+            raise self.error(f"{name} has values from {lowest} to {highest}; wanted 0 to 2")
 
     def error(self, message: str) -> ValueError:
         return ValueError(f"{self.operation}: {message}")

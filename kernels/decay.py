@@ -16,7 +16,7 @@ from .checks import Arguments
 from .chunked.decay import decay_chunks
 from .forms import Form, choose_form
 from .naive.decay import decay_loop
-from .packing import Packing
+from .packing import MaybeTensor, Packing
 from .precision import without_autocast, working_dtype
 
 LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
@@ -57,19 +57,21 @@ def chunk_decay(
         q, k, v, log_decay, value_log_decay, bonus, normalise, initial_state, cu_seqlens
     )
     if packing is not None:
-        o, state = chunk_decay(
-            packing.unpack(q),
-            packing.unpack(k),
-            packing.unpack(v),
-            packing.unpack(None if log_decay is None else per_token(log_decay, q)),
-            value_log_decay=packing.unpack(value_log_decay),
+        return packing.in_rows(
+            chunk_decay,
+            {
+                "q": q,
+                "k": k,
+                "v": v,
+                "log_decay": per_token(log_decay, q),
+                "value_log_decay": value_log_decay,
+            },
             bonus=bonus,
             normalise=normalise,
             scale=scale,
             initial_state=initial_state,
             form=form,
         )
-        return packing.pack(o), state
     out_dtype, heads, length = v.dtype, v.shape[2], q.shape[1]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = working_dtype(q, k, v, initial_state)
@@ -84,16 +86,16 @@ def chunk_decay(
         fused_is_best=fused_is_best(v),
     )
     if log_decay is not None:
-        log_decay = _per_value_head(per_token(log_decay.to(dtype), q), heads)
+        log_decay = per_value_head(per_token(log_decay.to(dtype), q), heads)
     if bonus is not None:
-        bonus = _per_value_head(bonus.to(dtype), heads, axis=0)
+        bonus = per_value_head(bonus.to(dtype), heads, axis=0)
     if value_log_decay is not None:
         value_log_decay = value_log_decay.to(dtype)
     if initial_state is not None:
         initial_state = initial_state.to(dtype)
     if form == "triton" and v.dtype == torch.bfloat16:
         dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
-    q, k = _per_value_head(q.to(dtype), heads), _per_value_head(k.to(dtype), heads)
+    q, k = per_value_head(q.to(dtype), heads), per_value_head(k.to(dtype), heads)
     v = v.to(dtype)
     if normalise:
         v = F.pad(v, (0, 1), value=1.0)
@@ -127,8 +129,10 @@ def _fused(
     return decay_fused(q, k, v, log_decay, bonus, initial_state, scale)
 
 
-def per_token(log_decay: Tensor, q: Tensor) -> Tensor:
+def per_token(log_decay: MaybeTensor, q: Tensor) -> MaybeTensor:
     """A constant per head, [H], as [B, T, H]; other shapes as they are."""
+    if log_decay is None:
+        return None
     return log_decay.expand(*q.shape[:2], -1) if log_decay.dim() == 1 else log_decay
 
 
@@ -140,7 +144,8 @@ def fused_is_best(v: Tensor) -> bool:
     return v.dtype == torch.bfloat16
 
 
-def _per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:
+def per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:
+    """Key heads, each repeated for its value heads; value heads as they are."""
     repeats = heads // x.shape[axis]
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=axis)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from .checks import Arguments
 from .chunked.dplr import dplr_chunks
 from .decay import fused_is_best, per_token
-from .delta import chunk_delta, why_not_fused
+from .delta import chunk_delta, fused_device
 from .forms import UNCHECKED, Form, choose_form
 from .naive.dplr import dplr_loop
 from .packing import Packing
@@ -54,23 +54,15 @@ def chunk_dplr(
     """
     packing = _check(q, k, v, a, b, log_decay, initial_state, cu_seqlens)
     if packing is not None:
-        o, state = chunk_dplr(
-            packing.unpack(q),
-            packing.unpack(k),
-            packing.unpack(v),
-            packing.unpack(a),
-            packing.unpack(b),
-            packing.unpack(None if log_decay is None else per_token(log_decay, q)),
+        return packing.in_rows(
+            chunk_dplr,
+            {"q": q, "k": k, "v": v, "a": a, "b": b, "log_decay": per_token(log_decay, q)},
             scale=scale,
             initial_state=initial_state,
             form=form,
         )
-        return packing.pack(o), state
     dtype, out_dtype = working_dtype(q, k, v, a, b, initial_state), v.dtype
-    unfused = why_not_fused(q, v, dtype)
-    if form == "triton" and unfused is not None:
-        raise ValueError(f"chunk_dplr: {unfused}; form 'chunked' takes it")
-    fused_on = None if unfused else q.device
+    fused_on = fused_device("chunk_dplr", form, q, v, dtype)
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
     is_best = "chunk_dplr" not in UNCHECKED and fused_is_best(v)
     chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=is_best)

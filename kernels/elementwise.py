@@ -40,9 +40,8 @@ def scan(
     check.optional("initial_state", initial_state, "B D")
     check.log_decay_values("log_decay", log_decay)
     if packing is not None:
-        rows, decays = packing.unpack(x), packing.unpack(log_decay.expand_as(x))
-        h, state = scan(rows, decays, initial_state=initial_state, form=form)
-        return packing.pack(h), state
+        packed: dict[str, Tensor | None] = {"x": x, "log_decay": log_decay.expand_as(x)}
+        return packing.in_rows(scan, packed, initial_state=initial_state, form=form)
     dtype = working_dtype(x, initial_state)
     fuses = working_dtype(x, log_decay, initial_state) == torch.float32
     form = choose_form(form, x.shape[1], fused_on=x.device if fuses else None)

@@ -6,6 +6,7 @@ a log decay of 0 keeps all of it, a key, value and strength of 0 write nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -36,6 +37,17 @@ class Packing:
         rows = torch.arange(0, len(lengths) * longest, longest, device=device)
         shifts = (rows - starts[:-1]).repeat_interleave(lengths, output_size=bounds[-1])
         return cls(longest=longest, lengths=lengths, places=tokens + shifts)
+
+    def in_rows(
+        self,
+        operation: Callable[..., tuple[Tensor, Tensor]],
+        packed: dict[str, Tensor | None],
+        **others: object,
+    ) -> tuple[Tensor, Tensor]:
+        """The output, packed, and the states of a call with the packed arguments in rows."""
+        rows = {name: self.unpack(x) for name, x in packed.items()}
+        o, state = operation(**rows, **others)
+        return self.pack(o), state
 
     def unpack(self, x: MaybeTensor) -> MaybeTensor:
         """[1, nT, ...] as [N, n longest, ...]: n rows for each token."""

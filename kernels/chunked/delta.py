@@ -25,15 +25,16 @@ def delta_chunks(
     v: Tensor,  # [B, nT, H, V]
     beta: Tensor,  # [B, nT, H]
     log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
+    value_log_decay: Tensor | None,  # [B, T, H, V]
     erase_key: Tensor | None,  # [B, nT, H, K]
     initial_state: Tensor | None,  # [B, H, K, V]
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     steps = k.shape[1] // q.shape[1]
     q = at_last_step(q, steps)
-    gates = _gate_rows(log_decay, steps)
+    decays = _gate_rows(log_decay, steps), _gate_rows(value_log_decay, steps)
     beta = beta.unsqueeze(-1)
-    o, final = _Delta.apply(q, k, v, beta, gates, erase_key, initial_state, scale, steps)
+    o, final = _Delta.apply(q, k, v, beta, *decays, erase_key, initial_state, scale, steps)
     return o[:, steps - 1 :: steps], final
 
 
@@ -60,6 +61,7 @@ class _Delta(torch.autograd.Function):
         v: Tensor,
         beta: Tensor,  # [B, T, H, 1]
         log_decay: Tensor | None,  # [B, T, H, 1 or K]
+        value_log_decay: Tensor | None,  # [B, T, H, V]
         erase_key: Tensor | None,
         initial_state: Tensor | None,
         scale: float,
@@ -67,24 +69,29 @@ class _Delta(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         layout = ChunkLayout.of(q, steps)
-        gates = gates_for(None if log_decay is None else layout.cut(log_decay), steps)
-        decay = StateDecay(layout.chunks, gates, NoGates())
+        rows, columns = (
+            gates_for(None if decays is None else layout.cut(decays), steps)
+            for decays in (log_decay, value_log_decay)
+        )
+        decay = StateDecay(layout.chunks, rows, columns)
         q, k, v = layout.cut(q, scale), layout.cut(k), layout.cut(v)
         p = k if erase_key is None else layout.cut(erase_key)
         found = correct(
-            gates.scores(p, k),
+            rows.scores(p, k),
             layout.cut(beta),
-            gates.entering(p),
+            rows.entering(p),
             v,
-            gates.leaving(k),
-            decay.total(),
-            layout.chunks,
+            rows.leaving(k),
+            decay,
             layout.cut_state(initial_state),
         )
-        scores, asked = gates.scores(q, k), gates.entering(q)
-        o = torch.bmm(asked, found.states[:-1].flatten(0, 1)).baddbmm_(scores, found.written)
-        ctx.save_for_backward(q, k, p, scores, asked)
-        ctx.layout, ctx.decay, ctx.found = layout, decay, found
+        scores, asked = rows.scores(q, k), rows.entering(q)
+        carried = torch.bmm(asked, found.states[:-1].flatten(0, 1))
+        o = columns.add_reading(columns.entering(carried), scores, found.written)
+        # Without a decay of columns o is in its place.
+        kept = None if columns.total is None else carried
+        ctx.save_for_backward(q, k, p, scores, asked, kept)
+        ctx.layout, ctx.found = layout, found
         ctx.scale, ctx.erases_own_key = scale, erase_key is None
         return layout.join(o), layout.join_state(found.states[-1])
 
@@ -94,31 +101,34 @@ class _Delta(torch.autograd.Function):
     def backward(
         ctx: Any, grad_o: Tensor | None, grad_final: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        q, k, p, scores, asked = ctx.saved_tensors
-        layout, gates, found = ctx.layout, ctx.decay.rows, ctx.found
-        gates.start_pulling()
+        q, k, p, scores, asked, carried = ctx.saved_tensors
+        layout, found = ctx.layout, ctx.found
+        rows, columns = found.decay.rows, found.decay.columns
+        rows.start_pulling()
+        columns.start_pulling()
         grad_o = torch.zeros_like(found.written) if grad_o is None else layout.cut(grad_o)
-        grad_read = layout.by_chunk(torch.bmm(asked.mT, grad_o))
-        grads = pull(found, torch.bmm(scores.mT, grad_o), grad_read, layout.cut_state(grad_final))
+        grad_scores, grad_u = columns.pull_reading(grad_o, scores, found.written)
+        grad_carried = columns.pull_entering(grad_o, carried)
+        grad_read = layout.by_chunk(torch.bmm(asked.mT, grad_carried))
+        grads = pull(found, grad_u, grad_read, layout.cut_state(grad_final))
         before = found.states[:-1].flatten(0, 1)
-        grad_q = gates.pull_entering(torch.bmm(grad_o, before.mT), q)
-        grad_k = gates.pull_leaving(grads.keys, k)
-        grad_p = gates.pull_entering(grads.erase, p)
+        grad_q = rows.pull_entering(torch.bmm(grad_carried, before.mT), q)
+        grad_k = rows.pull_leaving(grads.keys, k)
+        grad_p = rows.pull_entering(grads.erase, p)
         if ctx.erases_own_key:
             grad_p = grad_k.add_(grad_p)
-        grad_scores = torch.bmm(grad_o, found.written.mT)
-        gates.pull_scores(grad_scores, scores, q, k, grad_q, grad_k)
-        gates.pull_scores(grads.scores, found.scores, p, k, grad_p, grad_k)
-        ctx.decay.pull_total(found.states, grads.states)
-        grad_gates = gates.grad_log_decay()
+        rows.pull_scores(grad_scores, scores, q, k, grad_q, grad_k)
+        rows.pull_scores(grads.scores, found.scores, p, k, grad_p, grad_k)
+        found.decay.pull_total(found.states, grads.states)
+        grad_gates = rows.grad_log_decay(), columns.grad_log_decay()
         return (
             layout.join(grad_q, ctx.scale),
             layout.join(grad_k),
             layout.join(grads.values),
             layout.join(grads.strength),
-            None if grad_gates is None else layout.join(grad_gates),
+            *(None if grad is None else layout.join(grad) for grad in grad_gates),
             None if ctx.erases_own_key else layout.join(grad_p),
-            layout.join_state(grads.states[0]) if ctx.needs_input_grad[6] else None,
+            layout.join_state(grads.states[0]) if ctx.needs_input_grad[7] else None,
             None,
             None,
         )
@@ -150,8 +160,7 @@ class _Oja(torch.autograd.Function):
             gates.entering(v),
             k,
             gates.leaving(v),
-            decay.total(),
-            layout.chunks,
+            decay,
             layout.cut_state(start),
         )
         scores = torch.bmm(q, found.written.mT).tril_()

@@ -69,8 +69,7 @@ class _Dplr(torch.autograd.Function):
             _later(gates.entering(next_a), first=a),
             _later(torch.bmm(of_values, v)).neg_(),
             gates.leaving(b),
-            decay.total(),
-            layout.chunks,
+            decay,
             layout.cut_state(initial_state),
             writes=layout.by_chunk(torch.bmm(given.mT, v)),
         )

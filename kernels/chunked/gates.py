@@ -3,9 +3,10 @@
 With G the log decay summed from a chunk's start, on tensors [M, C, D] of M chunks:
     scores(a, b)[t, s] = sum_d a[t, d] b[s, d] exp(G[t, d] - G[s, d])     for s <= t, else 0
     reading(p, v)[t, d] = sum_s p[t, s] exp(G[t, d] - G[s, d]) v[s, d]    over s <= t
-        (p is 0 above the diagonal; the sum is added to a given tensor)
+        (p is 0 above the diagonal; add_reading adds the sum to a given tensor)
+    transposed_reading(p, o)[s, d] = sum_t p[t, s] exp(G[t, d] - G[s, d]) o[t, d]    over t >= s
     entering(a)[t] = a[t] exp(G[t]),   leaving(b)[s] = b[s] exp(G[C] - G[s]),   total = exp(G[C])
-Each has a pull_ method, its vector-Jacobian product: it returns or adds up the gradients of the
+Most have a pull_ method, its vector-Jacobian product: it returns or adds up the gradients of the
 tensors, keeps that of G, and may overwrite the gradient it is given. No gradient of G passes
 through terms that cancel (the diagonal, the last token's leaving): at -20 their rounding would
 drown it.
@@ -34,7 +35,10 @@ def gates_for(log_decay: Tensor | None, steps: int = 1) -> NoGates:
 class NoGates:
     """No decay, and the interface of all gates."""
 
-    total: Tensor | None = None  # [M, 1, 1 or D]; None stands for 1
+    # None stands for 1.
+    total: Tensor | None = None  # [M, 1, 1 or D]
+    enter: Tensor | None = None  # [M, C, 1 or D], what `entering` multiplies by
+    leave: Tensor | None = None  # [M, C, 1 or D], what `leaving` does
 
     def start_pulling(self) -> None:
         """Begin a backward pass: the gradient of G is 0 again."""
@@ -50,8 +54,14 @@ class NoGates:
         grad_a.baddbmm_(grad, b)
         grad_b.baddbmm_(grad.mT, a)
 
+    def reading(self, p: Tensor, v: Tensor) -> Tensor:
+        return torch.bmm(p, v)
+
     def add_reading(self, onto: Tensor, p: Tensor, v: Tensor) -> Tensor:
         return onto.baddbmm_(p, v)
+
+    def transposed_reading(self, p: Tensor, o: Tensor) -> Tensor:
+        return torch.bmm(p.mT, o)
 
     def pull_reading(self, grad: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The gradients of p, right for s <= t only, and of v."""
@@ -83,13 +93,16 @@ class _SummedGates(NoGates):
         dtype = log_decay.dtype
         # In float64, because differences of G are taken.
         self.summed = log_decay.clamp(min=floor).double().cumsum(1)  # [M, C, 1 or D]
-        self.enter = self.summed.to(dtype).exp()
-        self.leave = (self.summed[:, -1:] - self.summed).to(dtype).exp()
+        self.enter: Tensor = self.summed.to(dtype).exp()
+        self.leave: Tensor = (self.summed[:, -1:] - self.summed).to(dtype).exp()
         self.total: Tensor = self.enter[:, -1:]
 
     def start_pulling(self) -> None:
         self._grad_through = torch.zeros_like(self.enter)  # of G
         self._grad_after = torch.zeros_like(self.enter)  # of G[C] - G
+
+    def reading(self, p: Tensor, v: Tensor) -> Tensor:
+        return self.add_reading(torch.zeros_like(v), p, v)
 
     def entering(self, a: Tensor) -> Tensor:
         return a * self.enter
@@ -145,6 +158,9 @@ class ScalarGates(_SummedGates):
 
     def add_reading(self, onto: Tensor, p: Tensor, v: Tensor) -> Tensor:
         return onto.baddbmm_(p * self._matrix, v)
+
+    def transposed_reading(self, p: Tensor, o: Tensor) -> Tensor:
+        return torch.bmm((p * self._matrix).mT, o)
 
     def pull_reading(self, grad: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         decayed = p * self._matrix
@@ -202,11 +218,14 @@ class ChannelGates(_SummedGates):
         onto.add_(self._reading_earlier(p, v))
         return self._add_same_token(onto, p, v)
 
+    def transposed_reading(self, p: Tensor, o: Tensor) -> Tensor:
+        later = self._transposed_reading_later(p, o * self._shrink)
+        return self._add_same_token(later, p, o, transposed=True)
+
     def pull_reading(self, grad: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         self._grad_through.addcmul_(self._reading_earlier(p, v), grad)
         shrunk = grad * self._shrink
-        earlier = self._earlier(p).to(self._shrink.dtype)
-        grad_v = torch.bmm(earlier.mT, shrunk).mul_(self._grow).to(v.dtype)
+        grad_v = self._transposed_reading_later(p, shrunk)
         self._grad_through.addcmul_(grad_v, v, value=-1)
         self._add_same_token(grad_v, p, grad, transposed=True)
         grad_p = torch.bmm(shrunk, (v * self._grow).mT).tril_().to(p.dtype)
@@ -216,6 +235,11 @@ class ChannelGates(_SummedGates):
         """What `add_reading` adds from earlier tokens."""
         earlier = self._earlier(p).to(self._shrink.dtype)
         return torch.bmm(earlier, v * self._grow).mul_(self._shrink).to(v.dtype)
+
+    def _transposed_reading_later(self, p: Tensor, shrunk: Tensor) -> Tensor:
+        """What `transposed_reading` takes from later tokens, o times its factor."""
+        earlier = self._earlier(p).to(self._shrink.dtype)
+        return torch.bmm(earlier.mT, shrunk).mul_(self._grow).to(p.dtype)
 
     def _earlier(self, x: Tensor) -> Tensor:
         """The entries [t, s] of x for a token s before t's."""

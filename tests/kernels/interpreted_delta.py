@@ -35,6 +35,24 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "three steps, scalar": (22, 16, 16, "scalar", "-20", {"steps": 3}),
     "three steps, channel": (22, 16, 24, "channel", "-20", {"steps": 3}),
     "two steps, an erase key": (33, 16, 16, "channel", "mixed", {"steps": 2, "erase_key": True}),
+    "strengths of channels, no gate": (65, 16, 24, None, "0", {"channels": True}),
+    "strengths of channels, an erase key": (
+        65,
+        20,
+        16,
+        "channel",
+        "mixed",
+        {"channels": True, "erase_key": True},
+    ),
+    "grouped values, two steps": (33, 16, 24, "scalar", "mild", {"steps": 2, "groups": 2}),
+    "grouped values and strengths of channels": (
+        34,
+        16,
+        24,
+        "channel",
+        "mild",
+        {"groups": 2, "channels": True},
+    ),
     "bfloat16, narrow": (70, 16, 16, "channel", "mild", {"dtype": torch.bfloat16}),
     "bfloat16, narrow, no gate": (
         70,
@@ -43,6 +61,14 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
         None,
         "0",
         {"dtype": torch.bfloat16, "erase_key": True},
+    ),
+    "bfloat16, narrow, strengths of channels": (
+        70,
+        16,
+        24,
+        "channel",
+        "mild",
+        {"dtype": torch.bfloat16, "channels": True, "groups": 2},
     ),
     "bfloat16, narrow, two steps": (
         35,
@@ -70,14 +96,17 @@ def errors(
     torch.manual_seed(0)
     tokens = (1, length, 2)
     rows = (1, options.get("steps", 1) * length, 2)
+    value_heads = 2 * options.get("groups", 1)
     x = {
         "q": torch.randn(*tokens, key_dim),
         "k": F.normalize(torch.randn(*rows, key_dim), dim=-1),
-        "v": torch.randn(*rows, value_dim),
+        "v": torch.randn(*rows[:2], value_heads, value_dim),
         "beta": 2 * torch.rand(rows),
     }
+    if options.get("channels"):
+        x["beta"], x["write_strength"] = 2 * torch.rand_like(x["k"]), torch.rand_like(x["v"])
     if options.get("start", True):
-        x["initial_state"] = torch.randn(1, 2, key_dim, value_dim)
+        x["initial_state"] = torch.randn(1, value_heads, key_dim, value_dim)
     if options.get("erase_key"):
         x["erase_key"] = F.normalize(x["k"] + 0.1 * torch.randn(*rows, key_dim), dim=-1)
     if kind is not None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linearch.kernels import chunk_delta
+from linearch.kernels.forms import Form
 
 FLOAT64 = torch.float64
 KINDS = {"constant": "H", "scalar": "B T H", "channel": "B T H K"}
@@ -29,6 +30,15 @@ def random_inputs(length: int, *, steps=1, erase_key=False) -> dict[str, Tensor]
         near = inputs["k"] + 0.2 * torch.randn(*rows, 5, dtype=FLOAT64)
         inputs["erase_key"] = F.normalize(near, dim=-1)
     return inputs
+
+
+def with_strengths_of_channels(x: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those to erase with up to 2, those to write with of any size."""
+    strengths = {
+        "beta": 2 * torch.rand(x["k"].shape, dtype=FLOAT64),
+        "write_strength": torch.randn(x["v"].shape, dtype=FLOAT64),
+    }
+    return x | strengths
 
 
 def gate_shape(kind: str, inputs: dict[str, Tensor]) -> tuple[int, ...]:
@@ -52,6 +62,32 @@ def test_the_loop_is_a_product_of_transition_matrices(steps: int) -> None:
             t = i // steps
             torch.testing.assert_close(o[:, t], (x["q"][:, t, :, None] @ state).squeeze(2))
     torch.testing.assert_close(final, state)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("erase_key", [False, True])
+def test_the_loop_erases_key_channels_writes_and_decays_value_channels(
+    steps: int, erase_key: bool
+) -> None:
+    x = with_strengths_of_channels(random_inputs(5, steps=steps, erase_key=erase_key))
+    g, h = -torch.rand(2, 5, 2, 5, dtype=FLOAT64), -torch.rand(2, 5, 2, 7, dtype=FLOAT64)
+    o, final = chunk_delta(**x, log_decay=g, value_log_decay=h, scale=1.0, form="naive")
+    # Each value channel's column s: s_i = (I - k p^T diag(b)) diag(exp(g + h)) s + w v k.
+    p, states = x.get("erase_key", x["k"]), x["initial_state"].unbind(-1)
+    for c in range(7):
+        state = states[c][..., None]  # [B, H, K, 1]
+        for i in range(5 * steps):
+            t = i // steps
+            decay = (g[:, t] + h[:, t, :, c, None]).exp() if i % steps == 0 else torch.ones(2, 2, 5)
+            k = x["k"][:, i, :, :, None]
+            erase = k @ p[:, i, :, None] @ torch.diag_embed(x["beta"][:, i])
+            transition = (torch.eye(5, dtype=FLOAT64) - erase) @ torch.diag_embed(decay).double()
+            written = (x["write_strength"] * x["v"])[:, i, :, c, None, None]
+            state = transition @ state + written * k
+            if i % steps == steps - 1:
+                read = (x["q"][:, t, :, None] @ state).flatten(1)
+                torch.testing.assert_close(o[:, t, :, c], read)
+        torch.testing.assert_close(final[..., c, None], state)
 
 
 def test_full_strength_replaces_what_a_unit_key_held() -> None:
@@ -97,6 +133,111 @@ def test_steps_and_erase_keys_are_exact_at_extreme_gates(
     assert max(errors.values()) < 1e-4, errors
 
 
+@pytest.mark.parametrize("length", [1, 2, 63, 65, 130])
+@pytest.mark.parametrize("kind", [None, "scalar", "channel"])
+@pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 1e-4), (FLOAT64, 1e-9)])
+def test_strengths_of_channels_are_exact_at_any_length(
+    length: int,
+    kind: str | None,
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    x = with_strengths_of_channels(random_inputs(length, erase_key=True))
+    if kind is not None:
+        x["log_decay"] = log_decay_of("mixed", *gate_shape(kind, x))
+    errors = errors_against_naive(chunk_delta, x, dtype=dtype)
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize("gate", ["0", "-20", "mild", "mixed"])
+@pytest.mark.parametrize("kind", [None, *KINDS])
+@pytest.mark.parametrize(("steps", "channels"), [(1, False), (1, True), (3, True), (5, False)])
+def test_decays_of_value_channels_are_exact_at_extreme_gates(
+    gate: str,
+    kind: str | None,
+    steps: int,
+    channels: bool,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    length = 70 if steps == 1 else 37
+    x = random_inputs(length, steps=steps, erase_key=channels)
+    if channels:
+        x = with_strengths_of_channels(x)
+    x["value_log_decay"] = log_decay_of(gate, 2, length, 2, 7)
+    if kind is not None:
+        x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
+    errors = errors_against_naive(chunk_delta, x)
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_a_decay_of_a_single_value_channel_is_exact(
+    errors_against_naive: Callable[..., dict[str, float]], log_decay_of: Callable[..., Tensor]
+) -> None:
+    """It runs as one decay a head."""
+    x = random_inputs(37, steps=2)
+    x["v"], x["initial_state"] = x["v"][..., :1], x["initial_state"][..., :1]
+    x["value_log_decay"] = log_decay_of("mixed", 2, 37, 2, 1)
+    errors = errors_against_naive(chunk_delta, x)
+    assert max(errors.values()) < 1e-4, errors
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("by_value_head", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_grouped_values_read_their_group_s_key_head(
+    channels: bool, by_value_head: bool, kind: str, log_decay_of: Callable[..., Tensor]
+) -> None:
+    x = random_inputs(20, steps=2, erase_key=True)
+    x["v"] = torch.randn(2, 40, 6, 7, dtype=FLOAT64)
+    x["initial_state"] = torch.randn(2, 6, 5, 7, dtype=FLOAT64)
+    if channels:
+        x = with_strengths_of_channels(x)
+    x["log_decay"] = log_decay_of("mild", *gate_shape(kind, x))
+
+    def wide(name: str) -> Tensor:
+        return x[name].repeat_interleave(3, dim=0 if x[name].dim() == 1 else 2)
+
+    if by_value_head:
+        x["beta"] = torch.rand_like(wide("beta"))
+        x["log_decay"] = -0.3 * torch.rand_like(wide("log_decay"))
+    by_key_head = ["q", "k", "erase_key", *([] if by_value_head else ["beta", "log_decay"])]
+    wanted = chunk_delta(**x | {name: wide(name) for name in by_key_head}, form="naive")
+    for form in ("naive", "chunked"):
+        for got, expected in zip(chunk_delta(**x, form=form), wanted, strict=True):
+            torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_gradients_of_grouped_values_add_up_in_their_key_head(
+    kind: str | None,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    x = random_inputs(40)
+    x["v"] = torch.randn(2, 40, 6, 7, dtype=FLOAT64)
+    x["initial_state"] = torch.randn(2, 6, 5, 7, dtype=FLOAT64)
+    if kind is not None:
+        x["log_decay"] = log_decay_of("mild", *gate_shape(kind, x))
+    errors = errors_against_naive(chunk_delta, x)
+    assert max(errors.values()) < 1e-4, errors
+
+
+@pytest.mark.parametrize("form", ["naive", "chunked"])
+def test_one_strength_said_twice_is_one_strength(form: Form) -> None:
+    x = random_inputs(40, erase_key=True)
+    wanted = chunk_delta(**x, form=form)
+    channels = x | {
+        "beta": x["beta"][..., None].expand(x["k"].shape),
+        "write_strength": x["beta"][..., None].expand(x["v"].shape),
+    }
+    for said_twice in (x | {"write_strength": x["beta"]}, channels):
+        for got, expected in zip(chunk_delta(**said_twice, form=form), wanted, strict=True):
+            torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_inputs_stay_within_a_hundredth(
     kind: str,
@@ -110,9 +251,11 @@ def test_bfloat16_inputs_stay_within_a_hundredth(
     assert max(errors.values()) < 1e-2, errors
 
 
+@pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_streaming_in_pieces_equals_the_whole(
+    channels: bool,
     steps: int,
     kind: str,
     log_decay_of: Callable[..., Tensor],
@@ -122,6 +265,9 @@ def test_streaming_in_pieces_equals_the_whole(
     x["beta"] = x["beta"] / 2
     state: Tensor = x.pop("initial_state")
     x["log_decay"] = log_decay_of("mild", *gate_shape(kind, x)).float()
+    if channels:
+        x["beta"], x["write_strength"] = torch.rand_like(x["k"]), torch.rand_like(x["v"])
+        x["value_log_decay"] = log_decay_of("mild", 2, 77, 2, 7).float()
     whole, final = chunk_delta(**x, initial_state=state)
     pieces = []
     for start, end in [(0, 1), (1, 34), (34, 36), (36, 77)]:
@@ -136,12 +282,16 @@ def test_streaming_in_pieces_equals_the_whole(
     assert relative_error(state, final) < 1e-5
 
 
+@pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("kind", [None, *KINDS])
 def test_gradients_of_output_and_final_state_add_up(
-    kind: str | None, log_decay_of: Callable[..., Tensor]
+    channels: bool, kind: str | None, log_decay_of: Callable[..., Tensor]
 ) -> None:
     """Also that a second backward pass through one call starts afresh."""
     x = random_inputs(40, erase_key=True)
+    if channels:
+        x = with_strengths_of_channels(x)
+        x["value_log_decay"] = log_decay_of("mild", 2, 40, 2, 7)
     if kind is not None:
         x["log_decay"] = log_decay_of("mild", *gate_shape(kind, x))
     leaves = [t.requires_grad_() for t in x.values()]

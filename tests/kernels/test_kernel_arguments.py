@@ -11,6 +11,7 @@ import torch
 from linearch import kernels
 
 Q = torch.zeros(2, 6, 4, 3)
+HALF = Q[:, :, :2]  # its heads
 V = torch.zeros(2, 6, 4, 5)
 BETA = torch.zeros(2, 6, 4)
 X = torch.zeros(2, 6, 3)
@@ -71,7 +72,43 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: kernels.chunk_delta(Q, Q, V, BETA[..., None]),
-        r"beta has shape \[2, 6, 4, 1\] \(4 axes\); wanted \[B, nT, H\]",
+        r"beta has shape \[2, 6, 4, 1\], 1 on axis 3; wanted K = 3 as in q",
+    ),
+    (
+        lambda: kernels.chunk_delta(Q, Q, V, BETA[0]),
+        r"beta has shape \[6, 4\]; wanted \[B, nT, H\|HV\] or \[B, nT, H\|HV, K\]",
+    ),
+    (lambda: kernels.chunk_delta(Q, Q, V, None), r"beta is a NoneType; wanted a tensor"),
+    (lambda: kernels.chunk_delta(Q, Q, V, BETA, -0.5), r"log_decay is a float; wanted a tensor"),
+    (
+        lambda: kernels.chunk_delta(Q, Q, V[:, :, :3], BETA),
+        r"chunk_delta: v has HV = 3; wanted a multiple of H = 4 as in q",
+    ),
+    (
+        lambda: kernels.chunk_delta(HALF, HALF, V, BETA[:, :, :3]),
+        r"beta has shape \[2, 6, 3\], 3 on axis 2; wanted H = 2 as in q or HV = 4 as in v",
+    ),
+    (
+        lambda: kernels.chunk_delta(Q, Q, V, Q),
+        r"write_strength is None beside beta of shape \[2, 6, 4, 3\], which has channels; wanted",
+    ),
+    (
+        lambda: kernels.chunk_delta(Q, Q, V, Q, write_strength=Q),
+        r"write_strength has shape \[2, 6, 4, 3\], 3 on axis 3; wanted V = 5 as in v",
+    ),
+    (
+        lambda: kernels.chunk_delta(
+            Q[:, :, :2], Q[:, :, :2], V, BETA, write_strength=BETA[:, :, :2]
+        ),
+        r"write_strength has shape \[2, 6, 2\], 2 on axis 2; wanted HV = 4 as in v",
+    ),
+    (
+        lambda: kernels.chunk_delta(Q, Q, V, BETA, value_log_decay=Q),
+        r"value_log_decay has shape \[2, 6, 4, 3\], 3 on axis 3; wanted V = 5 as in v",
+    ),
+    (
+        lambda: kernels.chunk_delta(HALF, HALF, V, BETA, erase_key=Q),
+        r"erase_key has shape \[2, 6, 4, 3\], 4 on axis 2; wanted H = 2 as in q",
     ),
     (
         lambda: kernels.chunk_dplr(Q, Q, V, Q, V),
@@ -216,6 +253,10 @@ VALUES: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: kernels.chunk_delta(Q, Q, V, BETA - 1.0),
         r"chunk_delta: beta has values from -1.0 to -1.0; wanted 0 to 2",
+    ),
+    (
+        lambda: kernels.chunk_delta(Q, Q, V, BETA, value_log_decay=torch.ones_like(V)),
+        r"chunk_delta: value_log_decay has values up to 1.0; wanted 0 or below",
     ),
     (
         lambda: cross_entropy(torch.full((6,), 9)),

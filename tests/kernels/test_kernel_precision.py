@@ -25,6 +25,9 @@ OPERATIONS: dict[str, Operation] = {
     "channel decay": lambda q, k, v, b, g: chunk_decay(q, k, v, g),
     "value decay": lambda q, k, v, b, g: chunk_decay(q=q, k=k, v=v, value_log_decay=g),
     "delta": lambda q, k, v, b, g: chunk_delta(q, F.normalize(k, dim=-1), v, b, g),
+    "delta of channels": lambda q, k, v, b, g: chunk_delta(
+        q, F.normalize(k, dim=-1), v, g.exp(), g, write_strength=g.exp(), value_log_decay=g
+    ),
     "two streams": lambda q, k, v, b, g: chunk_dplr(q, k, v, F.normalize(q, dim=-1), -0.1 * q, g),
     "oja": lambda q, k, v, b, g: chunk_oja(q, k, F.normalize(v, dim=-1), b, g),
 }

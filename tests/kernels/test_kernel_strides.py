@@ -25,6 +25,11 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.chunk_decay, QKV | START | {"bonus": (2, 4)}),
     (kernels.chunk_delta, QKV | BETA | START | {"log_decay": (2, 40, 2)}),
     (kernels.chunk_delta, QKV | BETA | {"erase_key": (2, 40, 2, 4), "log_decay": (2, 40, 2, 4)}),
+    (
+        kernels.chunk_delta,
+        {"q": (2, 40, 1, 4), "k": (2, 40, 1, 4), "v": (2, 40, 2, 6), "beta": (2, 40, 1, 4)}
+        | {"write_strength": (2, 40, 2, 6), "value_log_decay": (2, 40, 2, 6)},
+    ),
     (kernels.chunk_dplr, QKV | PAIR | START | {"log_decay": (2, 40, 2, 4)}),
     (kernels.chunk_oja, QKV | BETA | START | {"log_decay": (2, 40, 2, 6)}),
     (kernels.scan, SEQUENCE | {"log_decay": (2, 40, 6), "initial_state": (2, 6)}),

@@ -56,6 +56,13 @@ CASES: dict[str, tuple[Operation, Shapes]] = {
     "delta": (kernels.chunk_delta, QKV | BETA | START),
     "delta, constant": (kernels.chunk_delta, QKV | BETA | START | CONSTANT),
     "delta, two steps": (kernels.chunk_delta, TWO_STEPS | START | CHANNEL),
+    "delta, channels, grouped values": (
+        kernels.chunk_delta,
+        QK
+        | {"v": (1, LENGTH, 4, 7), "value_log_decay": (1, LENGTH, 4, 7)}
+        | {"beta": (1, LENGTH, 2, 5), "write_strength": (1, LENGTH, 4, 7)}
+        | {"log_decay": (4,), "initial_state": (SEQUENCES, 4, 5, 7)},
+    ),
     "two streams": (kernels.chunk_dplr, QKV | PAIR | START | CHANNEL),
     "two streams, constant": (kernels.chunk_dplr, QKV | PAIR | CONSTANT),
     "oja": (kernels.chunk_oja, QKV | BETA | START | {"log_decay": (1, LENGTH, 2, 7)}),

@@ -18,7 +18,7 @@ from linearch.kernels import chunk_delta
 from linearch.kernels.forms import force_form
 
 SCRIPT = Path(__file__).parent / "interpreted_delta.py"
-IN_FLOAT32, IN_BFLOAT16 = 20, 3  # cases; the interpreter has no products of bfloat16
+IN_FLOAT32, IN_BFLOAT16 = 24, 4  # cases; the interpreter has no products of bfloat16
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -41,6 +41,16 @@ def test_the_interpreted_kernels_equal_the_loop() -> None:
         of_outputs = {key: x for key, x in e.items() if not key.startswith("d")}
         assert all(x < 5e-3 for x in of_outputs.values()), (name, e)
         assert all(x < 1e-2 for x in e.values()), (name, e)
+
+
+def test_decays_of_value_channels_have_no_triton_form() -> None:
+    x = tensors()
+    decays = -torch.rand_like(x[2])
+    with pytest.raises(ValueError, match="form is 'triton', which this call does not have"):
+        chunk_delta(*x, value_log_decay=decays, form="triton")
+    with force_form("triton"):
+        forced, _ = chunk_delta(*x, value_log_decay=decays)
+    assert torch.equal(forced, chunk_delta(*x, value_log_decay=decays, form="chunked")[0])
 
 
 def tensors(*, key_dim: int = 4, dtype: torch.dtype = torch.float32) -> list[Tensor]:

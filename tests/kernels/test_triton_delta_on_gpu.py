@@ -55,7 +55,7 @@ def gate_shape(kind: str, x: dict[str, Tensor]) -> tuple[int, ...]:
 def in_float32_but_for_qkv(**x: Any) -> tuple[Tensor, Tensor]:
     """As a layer under autocast calls it: gates, strengths and states stay float32."""
     if x["q"].dtype != FLOAT64:
-        wide = ("beta", "log_decay", "initial_state")
+        wide = ("beta", "write_strength", "log_decay", "initial_state")
         x |= {name: x[name].float() for name in wide if name in x}
     return chunk_delta(**x)
 
@@ -151,6 +151,30 @@ def test_two_steps_a_token_agree_in_float32(
         x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
     errors = errors_against_naive(chunk_delta, x, device="cuda", form="triton")
     assert all(error < 1e-4 for error in errors.values()), errors
+
+
+@pytest.mark.parametrize("dims", [(32, 24), (64, 64), (128, 128)])
+@pytest.mark.parametrize(("kind", "gate"), GATED)
+def test_strengths_of_channels_and_grouped_values_agree(
+    dims: tuple[int, int],
+    kind: str | None,
+    gate: str,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+) -> None:
+    """Strengths up to 1: they are rounded with the key and the value they weigh."""
+    x = random_inputs(200, *dims)
+    x["beta"] = torch.rand_like(x["k"])
+    x["v"] = torch.randn(2, 200, 4, dims[1], dtype=FLOAT64)
+    x["write_strength"] = torch.rand_like(x["v"])
+    x["initial_state"] = torch.randn(2, 4, *dims, dtype=FLOAT64)
+    if kind is not None:
+        x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
+    errors = errors_against_naive(
+        in_float32_but_for_qkv, x, dtype=BFLOAT16, device="cuda", form="triton"
+    )
+    for name, error in errors.items():
+        assert error < (5e-3 if name.startswith("output") else 1e-2), errors
 
 
 def test_keys_far_from_unit_length_do_not_overflow(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from linearch.kernels import chunk_oja, delta, forms
+from linearch.kernels import chunk_oja, forms, oja
 
 SCRIPT = Path(__file__).parent / "interpreted_oja.py"
 IN_FLOAT32, IN_BFLOAT16 = 20, 2  # cases; the interpreter has no products of bfloat16
@@ -54,7 +54,7 @@ def test_values_too_wide_for_the_triton_form_are_named() -> None:
 def test_a_gpu_takes_it_unasked_once_it_was_checked(
     unchecked: set[str], taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delta, "UNCHECKED", unchecked)
+    monkeypatch.setattr(oja, "UNCHECKED", unchecked)
     monkeypatch.setattr(forms, "runs_triton", lambda device: True)
     monkeypatch.setattr(forms, "_can_compile", True)
     found: list[str] = []
@@ -64,7 +64,7 @@ def test_a_gpu_takes_it_unasked_once_it_was_checked(
         found.append(forms.choose_form(*args, **kwargs))  # type: ignore[arg-type]
         return "chunked"
 
-    monkeypatch.setattr(delta, "choose_form", choose)
+    monkeypatch.setattr(oja, "choose_form", choose)
     q, k, v = torch.randn(3, 1, 3, 2, 4, dtype=torch.bfloat16).unbind()
     chunk_oja(q, k, v, torch.rand(1, 3, 2))
     assert found == [taken]
