@@ -18,7 +18,7 @@ from .corpus import Corpus, load_corpus, validation_text
 from .device import limits_on
 from .environment import environment
 from .examination import Examination
-from .kernel_cache import fill, is_shared, kernel_cases
+from .kernel_cache import fill, is_shared, kernel_cases, kernels_in
 from .results import Judgement, TrialResult, TrialSpec
 from .sandbox.containment import Containment
 from .sandbox.failures import ChildFailed, SandboxFault
@@ -50,7 +50,7 @@ class Judge:
         self._device = device
         self._folder = folder
         self._mps = mps
-        self._kernel_cache = folder / "kernels"
+        self._kernel_cache = kernels_in(folder)
         self._is_filled = False
         # What is compared here is small: a thread for each of many cores makes it slower.
         torch.set_num_threads(config.workers.threads_per_trial)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 KERNEL_CACHE = "LINEARCH_KERNEL_CACHE"  # in a child's environment: the folder
 
+_FILLED = "filled-"  # how the names of marker files begin
 _SOURCES = Path(__file__).parents[1] / "kernels" / "triton"
+_NOT_OF_THE_LIBRARY = ("product", "erase", "oja", "scan", "attention")
 # What a mixer launches where the gate `stability` compares bfloat16 with float32.
 _COMPARED_IN_FLOAT32 = ("norm", "convolution", "unit heads", "gated product")
 _MANAGER = "linearch.kernels.triton.shared_cache:SharedCache"
@@ -35,13 +37,25 @@ def is_shared(config: RunConfig, device: str) -> bool:
     return device == "cuda" and config.sandbox.profile == "compile"
 
 
+def has_to_compile(config: RunConfig, device: str, folder: Path) -> bool:
+    """Whether a run that keeps its files in `folder` begins with a minute or two of compilers.
+
+    Not whether anything else is missing, which the processes on the GPU find out.
+    """
+    return is_shared(config, device) and not any(kernels_in(folder).glob(f"{_FILLED}*"))
+
+
+def kernels_in(folder: Path) -> Path:
+    return folder / "kernels"
+
+
 def reading_from(folder: Path) -> dict[str, str]:
     """The environment of a process whose Triton reads `folder` and writes elsewhere."""
     return {KERNEL_CACHE: str(folder), "TRITON_CACHE_MANAGER": _MANAGER}
 
 
 def kernel_cases(config: RunConfig) -> list[Case]:
-    """What a run's baselines and most of its candidates launch.
+    """What a run's baselines and most of its candidates launch, if it has any.
 
     K and V of a head: its width, half of it and twice as much, as the grammar and the baselines
     have them, and one more for a normaliser. All of them at once would take minutes to compile.
@@ -59,7 +73,10 @@ def kernel_cases(config: RunConfig) -> list[Case]:
         return in_float32
     compared = [case for case in in_float32 if case.operation in _COMPARED_IN_FLOAT32]
     chosen = _checked(cases(dims, [torch.bfloat16], [torch.bfloat16], widths))
-    return [case for case in chosen if case.value_dim != head + 1 or _adds_only(case)] + compared
+    chosen = [case for case in chosen if case.value_dim != head + 1 or _adds_only(case)] + compared
+    if config.budget.max_candidates == 0:
+        return [case for case in chosen if _is_of_the_library(case, head)]
+    return chosen
 
 
 def _checked(found: Sequence[Case]) -> list[Case]:
@@ -67,6 +84,13 @@ def _checked(found: Sequence[Case]) -> list[Case]:
     from ..kernels.forms import UNCHECKED  # with torch, which only children's kernels need here
 
     return [case for case in found if not {case.operation, f"chunk_{case.operation}"} & UNCHECKED]
+
+
+def _is_of_the_library(case: Case, head: int) -> bool:
+    """What a run that proposes nothing needs: its deltas have heads of one width."""
+    if case.operation in ("delta", "dplr"):
+        return case.dim == case.value_dim == head
+    return case.operation not in _NOT_OF_THE_LIBRARY
 
 
 def _adds_only(case: Case) -> bool:
@@ -82,7 +106,7 @@ def fill(folder: Path, chosen: Sequence[Case], capability: int) -> None:
     """
     from ..kernels.triton.warm import warm
 
-    done = folder / f"filled-{_identity(chosen, capability)}"
+    done = folder / f"{_FILLED}{_identity(chosen, capability)}"
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
         if not done.exists():

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config import RunConfig
 from ..search_space.library import baseline_source
 from .company import CompanyPool, Pool
+from .kernel_cache import has_to_compile
 from .mps import MpsUnavailable, has_served, shared_gpu
 from .ray_pool import JudgeJob, RayPool, without_secrets
 from .results import Judgement
@@ -35,6 +36,8 @@ def open_workers(
     def start(mps: Mapping[str, str] | None) -> RayPool:
         return RayPool(config, device=device, folder=folder, address=address, mps=mps)
 
+    if address is None and has_to_compile(config, device, folder):
+        say("compiling kernels for this GPU first, on every core; later runs find them")
     with ExitStack() as stack:
         if _is_wanted(config, device, address, say):
             mps = stack.enter_context(_service(say))

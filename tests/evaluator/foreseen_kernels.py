@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import triton
 
-from linearch.config import ModelConfig, RunConfig, SandboxConfig, TrainingConfig
+from linearch.config import BudgetConfig, ModelConfig, RunConfig, SandboxConfig, TrainingConfig
 from linearch.evaluator.kernel_cache import kernel_cases
 from linearch.kernels import forms, linear_cross_entropy
 from linearch.kernels.triton import warm
@@ -27,6 +27,8 @@ CONFIG = RunConfig(
     training=TrainingConfig(precision="bf16"),
     sandbox=SandboxConfig(profile="compile"),
 )
+# And without candidates, for which less is compiled.
+BASELINES_ALONE = CONFIG.model_copy(update={"budget": BudgetConfig(max_candidates=0)})
 asked: set[tuple[str, str]] = set()
 
 
@@ -73,6 +75,11 @@ def train_step(name: str) -> None:
     torch.autograd.backward(loss)
 
 
+def foreseen_by(config: RunConfig) -> set[tuple[str, str]]:
+    runs = [run for case in kernel_cases(config) for run in warm._runs(case)]
+    return kernels_of(lambda: [run() for run in runs])
+
+
 def main() -> None:
     from linearch.kernels import (
         attention,
@@ -92,10 +99,12 @@ def main() -> None:
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True
     layers._has_fast_widths = lambda x: True
-    runs = [run for case in kernel_cases(CONFIG) for run in warm._runs(case)]
-    foreseen = kernels_of(lambda: [run() for run in runs])
     launched = {name: kernels_of(lambda name=name: train_step(name)) for name in BASELINES}
-    found = {name: [len(k), sorted({n for n, _ in k - foreseen})] for name, k in launched.items()}
+    found = {}
+    for run, config in {"": CONFIG, ", no candidates": BASELINES_ALONE}.items():
+        foreseen = foreseen_by(config)
+        for name, kernels in launched.items():
+            found[name + run] = [len(kernels), sorted({n for n, _ in kernels - foreseen})]
     print(json.dumps(found))
 
 

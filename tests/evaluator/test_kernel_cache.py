@@ -14,7 +14,14 @@ import pytest
 
 from linearch.config import ModelConfig, RunConfig, SandboxConfig, TrainingConfig
 from linearch.evaluator import kernel_cache
-from linearch.evaluator.kernel_cache import fill, is_shared, kernel_cases, reading_from
+from linearch.evaluator.kernel_cache import (
+    fill,
+    has_to_compile,
+    is_shared,
+    kernel_cases,
+    kernels_in,
+    reading_from,
+)
 from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.supervisor import Sandbox
 from linearch.kernels.forms import UNCHECKED
@@ -44,6 +51,13 @@ def test_only_a_gpus_children_that_may_compile_take_triton_unasked() -> None:
     assert is_shared(_CONFIG, "cuda")
     assert not is_shared(_CONFIG, "cpu")
     assert not is_shared(strict, "cuda")
+
+
+def test_a_run_whose_kernels_are_there_has_nothing_to_compile(tmp_path: Path) -> None:
+    assert has_to_compile(_CONFIG, "cuda", tmp_path)
+    assert not has_to_compile(_CONFIG, "cpu", tmp_path)
+    fill(kernels_in(tmp_path), [], capability=90)
+    assert not has_to_compile(_CONFIG, "cuda", tmp_path)
 
 
 def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
@@ -81,7 +95,7 @@ def test_a_training_step_of_every_baseline_launches_foreseen_kernels_alone() -> 
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert set(found) == set(BASELINES)
+    assert set(found) == {name + run for name in BASELINES for run in ("", ", no candidates")}
     assert all(n_kernels > 0 for n_kernels, _ in found.values())
     assert {name: missing for name, (_, missing) in found.items() if missing} == {}
 
@@ -188,5 +202,6 @@ def _compiled_in_training(profile: Any, is_warm: bool, tmp_path: Path) -> list[s
 def _is_of_gated_deltanet(case: str) -> bool:
     """Heads of 32 in layers of 64 channels, and 256 words."""
     norms = [f"norm {gate}, {n}," for gate in ("none", "silu") for n in (32, 64)]
-    others = ("delta scalar, 32,", "convolution", "loss none, 256,", "residual none, 64,", "swiglu")
+    layers = ("convolution", "unit heads silu, 32,", "activation softplus", "activation sigmoid")
+    others = ("delta scalar, 32,", "loss none, 256,", "residual none, 64,", "swiglu", *layers)
     return case.startswith((*others, *norms))
