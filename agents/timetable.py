@@ -17,7 +17,7 @@ from .schedule import Wanted, wanted_trials
 
 _GATES = "gates"
 _CORPUS = "corpus"
-_MARGIN = 1.05  # a close that is late costs a fresh seed
+_MARGIN = 1.1  # a close that is late costs a fresh seed
 
 
 class Timetable:
