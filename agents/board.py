@@ -41,6 +41,7 @@ class Trial:
     window_nats: tuple[float, ...] | None = None  # of the held-out windows, where they are known
     checkpoint_hash: str | None = None
     alarm: str | None = None  # why its score is too good to be believed unseen
+    wall_s: float | None = None
     finished_at: datetime | None = None
 
     @property

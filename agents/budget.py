@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import statistics
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from ..config import BudgetConfig
+
+_N_LAST = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,17 +47,39 @@ class Budget:
 
 
 class Forecast:
-    """Expects a trial to take what the trials so far took per token (their median)."""
+    """Expects a job to take what the last few of its kind took (their median), since others may use
+    the machine by now; a training whose kind has not ended yet, what trainings took per token."""
 
     def __init__(self) -> None:
-        self._s_per_token: list[float] = []
+        self._s_by_kind: dict[Hashable, deque[float]] = defaultdict(_last_few)
+        self._s_per_token = _last_few()
 
-    def observe(self, tokens: int, wall_s: float | None) -> None:
-        if wall_s is not None and tokens > 0:
+    def observe(self, kind: Hashable, wall_s: float | None, *, tokens: int = 0) -> None:
+        """`tokens` is what was trained on: none where nothing was."""
+        if wall_s is None:
+            return
+        self._s_by_kind[kind].append(wall_s)
+        if tokens > 0:
             self._s_per_token.append(wall_s / tokens)
 
-    def expected_s(self, tokens: int) -> float | None:
-        """Seconds a trial of so many tokens should take; None before the first one ended."""
-        if not self._s_per_token:
+    def expected_s(self, kind: Hashable, *, tokens: int = 0) -> float | None:
+        """Seconds; None before the first job that tells."""
+        if kind in self._s_by_kind:
+            return statistics.median(self._s_by_kind[kind])
+        if not tokens or not self._s_per_token:
             return None
         return tokens * statistics.median(self._s_per_token)
+
+
+def _last_few() -> deque[float]:
+    return deque(maxlen=_N_LAST)
+
+
+def makespan_s(busy_s: Iterable[float], jobs_s: Iterable[float]) -> float:
+    """When all has ended: each worker is busy for so long, each job in turn goes to the first that
+    is free."""
+    free_at_s = list(busy_s)
+    heapq.heapify(free_at_s)
+    for job_s in jobs_s:
+        heapq.heapreplace(free_at_s, free_at_s[0] + job_s)
+    return max(free_at_s)

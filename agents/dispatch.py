@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config import RunConfig
 from ..db import Store
 from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
-from ..evaluator.recipe import trained_tokens
 from ..evaluator.results import Judgement, TrialResult
 from .board import SIZES, Board, Candidate, Trial
-from .budget import Forecast
-from .elite import open_fresh_seeds
 from .rates import edge_rate
 from .schedule import Wanted, parent_checkpoint, wanted_trials
+from .timetable import Timetable
 
 _FOUND_OUT = ("noncausal", "unsound")
 _JUDGE_PRIORITY = -1.0  # before any training of the same class
@@ -48,10 +46,9 @@ class Dispatcher:
         self._config, self._store, self._run_id = config, store, run_id
         self._board, self._pool = board, pool
         self._gpu_share = gpu_share
-        self._rung_tokens = trained_tokens(config.training, config.ladder.rung_tokens)
         self._running: dict[str, str] = {}  # key of a job -> what it is, for people
         self._is_closing = False
-        self.forecast = Forecast()
+        self._timetable = Timetable(board, config, pool.slots)
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -75,25 +72,25 @@ class Dispatcher:
         training = any(trial.key.task == "corpus" for _, trial in self._board.trials("running"))
         return judging or training or self.backlog() > 0
 
-    def closing_s(self) -> float:
-        """Seconds that the fresh seeds and the lot should take when the search closes now."""
-        seeds = len(open_fresh_seeds(self._board, self._config))
-        tokens = self._rung_tokens
-        climb_s = self.forecast.expected_s(sum(tokens))
-        if not seeds or climb_s is None:
-            return 0.0
-        last_rung_s = climb_s * tokens[-1] / sum(tokens)
-        has_lot = self._config.ladder.random_promote_fraction > 0 and len(tokens) > 1
-        ends_s = last_rung_s / 2 if self._running else 0.0  # what runs now, halfway on average
-        lot_s = last_rung_s * has_lot / self._pool.slots
-        return climb_s * math.ceil(seeds / self._pool.slots) + lot_s + ends_s
+    def is_time_to_close(self, remaining_s: float | None) -> bool:
+        """Whether a worker idles because whatever it could start would leave too little time for
+        the fresh seeds and the lot. To be asked when nothing more could be started."""
+        if self._is_closing or remaining_s is None or self._pool.idle == 0:
+            return False
+        follows = self._timetable.follows()
+        if not follows:
+            return False
+        return self.backlog() > 0 or self._timetable.closing_s(follows) >= remaining_s
 
     def start_next(self, remaining_s: float | None) -> bool:
-        """Starts the most urgent job that should end within `remaining_s`; False if none does."""
+        """Starts the most urgent job that should end within `remaining_s`, and what follows the
+        close with it; False if none does."""
         if self._pool.idle == 0:
             return False
-        unjudged = self._next_unjudged()
-        trial = self._next_trial(remaining_s)
+        must_plan = remaining_s is not None and not self._is_closing
+        follows = self._timetable.follows() if must_plan else []
+        unjudged = self._next_unjudged(remaining_s, follows)
+        trial = self._next_trial(remaining_s, follows)
         if unjudged is not None and (trial is None or _judge_first(unjudged, trial)):
             self._start_judgement(unjudged)
         elif trial is not None:
@@ -106,8 +103,12 @@ class Dispatcher:
             return []
         return [self._book(finished) for finished in self._pool.wait(timeout_s)]
 
-    def _next_unjudged(self) -> Candidate | None:
-        return min(self._unjudged(), key=lambda candidate: not candidate.is_baseline, default=None)
+    def _next_unjudged(
+        self, remaining_s: float | None, follows: Sequence[Wanted]
+    ) -> Candidate | None:
+        first = min(self._unjudged(), key=lambda candidate: not candidate.is_baseline, default=None)
+        fits = self._fits(self._timetable.entry_s(), remaining_s, follows)
+        return first if fits else None
 
     def _unjudged(self) -> list[Candidate]:
         return [
@@ -119,21 +120,30 @@ class Dispatcher:
     def _wanted(self) -> list[Wanted]:
         return wanted_trials(self._board, self._config, is_closing=self._is_closing)
 
-    def _next_trial(self, remaining_s: float | None) -> Wanted | None:
+    def _next_trial(self, remaining_s: float | None, follows: Sequence[Wanted]) -> Wanted | None:
         for wanted in self._wanted():
-            expected_s = self.forecast.expected_s(self._new_tokens(wanted))
-            if remaining_s is None or expected_s is None or expected_s <= remaining_s:
+            if self._fits(self._timetable.trial_s(wanted), remaining_s, follows, wanted):
                 return wanted
         return None
 
-    def _new_tokens(self, wanted: Wanted) -> int:
-        """What is left to train on from the checkpoint that the trial continues."""
-        is_of_ladder = wanted.key.task == "corpus"
-        return self._rung_tokens[wanted.key.rung] if is_of_ladder else wanted.tokens
+    def _fits(
+        self,
+        expected_s: float | None,
+        remaining_s: float | None,
+        follows: Sequence[Wanted],
+        wanted: Wanted | None = None,
+    ) -> bool:
+        """Whether a job should end in time, and so should what follows the close after it."""
+        if remaining_s is None or expected_s is None:
+            return True
+        if follows:
+            return self._timetable.closing_s(follows, expected_s, job=wanted) <= remaining_s
+        return expected_s <= remaining_s
 
     def _start_judgement(self, candidate: Candidate) -> None:
         candidate.state = "judging"
         self._running[candidate.id] = f"{candidate.name} gates"
+        self._timetable.begin(candidate.id, self._timetable.entry_s())  # its first score is next
         self._pool.submit(
             JudgeJob(
                 key=candidate.id,
@@ -161,6 +171,7 @@ class Dispatcher:
             return False
         trial.state = "running"
         self._running[trial.id] = f"{candidate.name} {_describe(trial)}"
+        self._timetable.begin(trial.id, self._timetable.trial_s(wanted))
         spec = self._spec(candidate, trial)
         self._pool.submit(TrialJob(key=f"{candidate.id} {trial.id}", spec=spec))
         return True
@@ -187,12 +198,14 @@ class Dispatcher:
         if isinstance(finished.job, JudgeJob):
             candidate = self._board[finished.job.key]
             del self._running[candidate.id]
+            self._timetable.end(candidate.id)
             judgement = finished.value
             assert judgement is None or isinstance(judgement, Judgement)
             return self._book_judgement(candidate, judgement, finished.infra_error)
         architecture_id, trial_id = finished.job.key.split(" ")
         candidate = self._board[architecture_id]
         del self._running[trial_id]
+        self._timetable.end(trial_id)
         trial = next(trial for trial in candidate.trials.values() if trial.id == trial_id)
         result = finished.value
         assert result is None or isinstance(result, TrialResult)
@@ -215,6 +228,7 @@ class Dispatcher:
             note = f"{candidate.name}: the gates could not run: {error}"
             return Ended(candidate=candidate, note=note, is_trial=False, infra_error=error or "")
         self._store.record_judgement(candidate.id, judgement)
+        self._timetable.observe_judgement(judgement.wall_s)
         candidate.mlp_width = judgement.mlp_width
         candidate.sizes = {name: getattr(judgement, name) for name in SIZES}
         failure = judgement.failure
@@ -241,7 +255,7 @@ class Dispatcher:
         candidate.state, candidate.reason = row.state, row.reason
         trial.state = "done" if result.status == "done" else "failed"
         trial.metrics, trial.alarm = dict(result.metrics), result.alarm
-        trial.window_nats = result.window_nats
+        trial.window_nats, trial.wall_s = result.window_nats, result.wall_s
         what = f"{candidate.name} {_describe(trial)}"
         if trial.state == "failed":
             check = result.status if result.status in _FOUND_OUT else None
@@ -250,8 +264,7 @@ class Dispatcher:
         stored = self._store.trial(trial.id)
         trial.checkpoint_hash, trial.finished_at = stored.checkpoint_hash, stored.finished_at
         self._drop_spent_checkpoints(candidate, trial)
-        if trial.key.rung == 0 and trial.key.task == "corpus":
-            self.forecast.observe(trial.tokens, result.wall_s)
+        self._timetable.observe_trial(trial)
         note = f"{what}: {_score(result)}{self._edge(candidate, trial)}"
         return Ended(candidate=candidate, note=note, is_trial=True)
 

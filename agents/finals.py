@@ -50,8 +50,9 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     """The found run's configuration, made larger, with its finalists as the only candidates.
 
     Baselines are the one that was hardest to beat, the noise baseline, and full attention to look
-    up to; all get the same seeds, which no training of the found runs began from, so neither
-    weights nor batches are those that the finalists were chosen by. The last rung is the only one.
+    up to; all get the same seeds, which no training in the store began from, so neither weights nor
+    batches are those that the finalists were chosen by or verified with before. The last rung is
+    the only one.
     """
     run = _run_of(store, wanted)
     rows = store.queries.leaderboard(run.id)
@@ -60,9 +61,8 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     if not finalists:
         raise StoreError(f"Run {run.id} has no measured candidate, so there is none to verify.")
     found = validate_config(run.config)
-    last_seed = _last_seed(store, {run.id, *_runs_of(store, finalists)})
     table = found.model_dump(mode="json")
-    table["seed"] = last_seed + 1
+    table["seed"] = _last_seed(store, (one.id for one in store.runs())) + 1
     table["baselines"] = _rivals(rows, found)
     table["model"] |= _scaled(found, wanted.scale)
     table["ladder"] |= {
@@ -81,6 +81,7 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     table["budget"] = {"max_candidates": len(finalists)}
     lay_over(table, wanted.settings)
     config = validate_config(table)
+    last_seed = _last_seed(store, {run.id, *_runs_of(store, finalists)})
     if config.seed <= last_seed:
         raise ConfigError(
             f"seed={config.seed} is one of those that the finalists were chosen by; a verification "

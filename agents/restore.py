@@ -63,5 +63,6 @@ def _trial(row: TrialRow, score: Score | None, window_nats: tuple[float, ...] | 
         window_nats=window_nats,
         checkpoint_hash=row.checkpoint_hash,
         alarm=row.alarm,
+        wall_s=row.wall_s,
         finished_at=row.finished_at,
     )

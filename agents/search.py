@@ -117,6 +117,11 @@ class Search:
         remaining_s = self._budget.remaining_s(self._spent())
         while self._dispatcher.start_next(remaining_s):
             pass
+        if self._closing is None and self._dispatcher.is_time_to_close(remaining_s):
+            self._close(f"the time budget of {self._config.budget.max_minutes:g} minutes is spent")
+            self._budget_is_spent = True
+            self._start_jobs()
+            return
         if not self._dispatcher.running and self._dispatcher.has_work():
             why = "no further trial fits into the time that is left"
             if self._closing is None:
@@ -204,16 +209,10 @@ class Search:
             self._draining, self._budget_is_spent = exhausted, True
 
     def _decide_to_close(self) -> None:
-        """The last part of the time, or all that follows the last candidate, goes to fresh seeds of
-        the best and to a lot among the pruned."""
+        """What follows the last candidate is fresh seeds of the best and a lot among the pruned."""
         if self._closing is not None or self._draining is not None:
             return
-        remaining_s = self._budget.remaining_s(self._spent())
-        closing_s = self._dispatcher.closing_s()
-        if remaining_s is not None and closing_s and remaining_s <= closing_s:
-            self._close(f"the time budget of {self._config.budget.max_minutes:g} minutes is spent")
-            self._budget_is_spent = True
-        elif self._fruitless >= _FRUITLESS_LIMIT:
+        if self._fruitless >= _FRUITLESS_LIMIT:
             self._close(f"{self._fruitless} proposals in a row gave no new sound candidate")
         elif not self._is_searching():
             self._close("all wanted candidates are measured")

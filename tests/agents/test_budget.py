@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from linearch.agents.budget import Budget, Forecast, Spent
+from linearch.agents.budget import Budget, Forecast, Spent, makespan_s
 from linearch.config import BudgetConfig
 
 
@@ -31,10 +31,31 @@ def test_time_left_is_unknown_without_a_limit_and_never_negative() -> None:
     assert Budget(BudgetConfig(max_minutes=1)).remaining_s(spent) == 0
 
 
-def test_a_forecast_is_the_median_per_token_and_unknown_before_the_first_trial() -> None:
+def test_a_forecast_is_the_median_of_the_last_of_its_kind() -> None:
     forecast = Forecast()
-    forecast.observe(100, None)
-    assert forecast.expected_s(10) is None
+    assert forecast.expected_s("gates") is None
+    forecast.observe("gates", None)
+    assert forecast.expected_s("gates") is None
     for wall_s in (1.0, 2.0, 30.0):
-        forecast.observe(100, wall_s)
-    assert forecast.expected_s(50) == pytest.approx(1.0)
+        forecast.observe("gates", wall_s)
+    assert forecast.expected_s("gates") == 2.0
+    for _ in range(5):  # the machine has become slower
+        forecast.observe("gates", 4.0)
+    assert forecast.expected_s("gates") == 4.0
+
+
+def test_a_kind_that_has_not_ended_yet_takes_what_others_took_per_token() -> None:
+    forecast = Forecast()
+    assert forecast.expected_s("rung 1", tokens=300) is None
+    for wall_s in (1.0, 2.0, 30.0):
+        forecast.observe("rung 0", wall_s, tokens=100)
+    assert forecast.expected_s("rung 1", tokens=300) == pytest.approx(6.0)
+    assert forecast.expected_s("gates") is None  # which train on nothing
+    forecast.observe("rung 1", 4.0, tokens=300)
+    assert forecast.expected_s("rung 1", tokens=300) == 4.0
+
+
+def test_each_job_in_turn_goes_to_the_worker_that_is_free_first() -> None:
+    assert makespan_s([0.0, 0.0], []) == 0.0
+    assert makespan_s([5.0, 0.0], [4.0]) == 5.0
+    assert makespan_s([5.0, 0.0], [4.0, 4.0, 4.0]) == 9.0  # 0-4, 4-8, 5-9

@@ -124,6 +124,22 @@ def test_seeds_of_every_run_that_finalists_come_from_are_left_out(
     assert finals_config(store, Finals(which=(best, row.id))).seed == 41
 
 
+def test_a_second_verification_takes_seeds_that_the_first_did_not(
+    store: Store, searched: str
+) -> None:
+    best = store.queries.leaderboard(searched)[0].id
+    first = finals_config(store, Finals(run=searched))
+    verified = store.create_run(first.model_dump(mode="json"), {}, first.seed)
+    last = first.seed + first.ladder.elite_seeds
+    store.enqueue_trial(
+        verified, best, task="corpus", rung=0, tokens=1, seed=last, learning_rate=3e-3
+    )
+    assert finals_config(store, Finals(run=searched)).seed == last + 1
+    # Asked for, the first one's are taken: they chose no finalist.
+    again = Finals(run=searched, settings={"seed": first.seed})
+    assert finals_config(store, again).seed == first.seed
+
+
 def test_the_models_are_larger(store: Store, searched: str) -> None:
     before = RunConfig().model
     after = finals_config(store, Finals(scale=2)).model

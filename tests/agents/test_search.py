@@ -299,7 +299,9 @@ def test_a_verification_trains_from_no_seed_that_its_search_did(
 def test_the_last_of_the_time_goes_to_fresh_seeds(store: Store, config: RunConfig) -> None:
     def slow(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
         value = all_is_well(job)
-        return replace(value, wall_s=50.0) if isinstance(value, TrialResult) else value
+        if isinstance(value, TrialResult) and isinstance(job, TrialJob):
+            value = replace(value, wall_s=50.0 + 150.0 * job.spec.rung)
+        return value
 
     settings = {"budget": {"max_minutes": 10, "max_candidates": 50}}
     config = validate_config({**config.model_dump(), **settings})
@@ -311,6 +313,8 @@ def test_the_last_of_the_time_goes_to_fresh_seeds(store: Store, config: RunConfi
     assert 0 < store.queries.funnel(run_id).measured < 50
     last_entry = max(trial.id for trial in trials if trial.purpose in {"entry", "promoted"})
     assert all(trial.id > last_entry for trial in trials if trial.purpose == "fresh")
+    climbs = {(trial.architecture_id, trial.seed) for trial in trials if trial.purpose == "fresh"}
+    assert sum(trial.purpose == "fresh" for trial in trials) == 2 * len(climbs)  # none is half done
 
 
 def test_rows_are_sorted_by_the_runs_fitness(store: Store, config: RunConfig) -> None:
