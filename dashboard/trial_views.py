@@ -21,6 +21,8 @@ _FORMATS = {  # metric: heading, format
     "peak_memory_bytes": ("peak memory", "bytes"),
     "train_wall_s": ("training s", "%.1f"),
     "train_cpu_s": ("training processor s", "%.1f"),
+    "prepare_wall_s": ("s before training", "%.1f"),
+    "score_wall_s": ("scoring s", "%.1f"),
     "test_bpb": ("test bits/byte", "%.4f"),
     "prefix_shift_nats": ("prefix shift nats", "%.1e"),
     "train_cost_ratio": ("training / scoring cost", "%.1f"),

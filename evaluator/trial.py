@@ -47,6 +47,7 @@ class _Trained:
     checkpoint: bytes
     n_tokens: int
     n_steps: int
+    prepare_wall_s: float  # from the child's start to its first step
     train_wall_s: float
     prepare_cpu_s: float | None
     train_cpu_s: float | None
@@ -136,6 +137,7 @@ class Trial:
         )
         self._check_step(trained.checkpoint)
         stored = dump_tensors(weights)  # the file has room for more than was counted
+        begun = time.perf_counter()
         scored = score(
             lambda: self._scoring_child(stored),
             assignment.held_out,
@@ -143,11 +145,14 @@ class Trial:
             self._precision,
             self._run_gates if self._spec.task == CORPUS_TASK else None,
         )
+        score_wall_s = time.perf_counter() - begun
         self._check_state(scored)
         metrics: dict[str, float | None] = {
             "tokens_per_s": trained.n_tokens / trained.train_wall_s,
             "step_time_s": trained.train_wall_s / trained.n_steps,
             "train_wall_s": trained.train_wall_s,
+            "prepare_wall_s": trained.prepare_wall_s,
+            "score_wall_s": score_wall_s,  # with the gates on trained weights
             "train_cpu_s": trained.train_cpu_s if self._device == "cpu" else None,
             "trained_tokens": trained.n_tokens,
             "n_params": sum(tensor.numel() for tensor in weights.values()),
@@ -246,6 +251,7 @@ class Trial:
         resumes = self._spec.checkpoint is not None
         first = self._first_step()
         n_steps = recipe.total_steps - first
+        started = time.perf_counter()
         with (
             stops_on_failure("training"),
             self._sandbox.spawn(self._limits(), self._assignment.data) as child,
@@ -268,6 +274,7 @@ class Trial:
                 checkpoint=self._checkpoint,
                 n_tokens=n_steps * recipe.batch_size * recipe.seq_len,
                 n_steps=n_steps,
+                prepare_wall_s=begun - started,
                 train_wall_s=ended - begun,
                 prepare_cpu_s=prepare_cpu_s,
                 train_cpu_s=difference(prepare_cpu_s, cpu_s),

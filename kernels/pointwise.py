@@ -87,7 +87,9 @@ def _check(
 
 
 def _along(check: Arguments, name: str, parameter: Tensor | None, x: Tensor) -> Tensor | None:
-    """The parameter broadcast to as many of x's last axes as it has."""
+    """The parameter broadcast to as many of x's last axes as it has, in at least float32, in which
+    the gradients of what is repeated are then added up.
+    """
     if parameter is None:
         return None
     check.placed(name, parameter)
@@ -98,4 +100,4 @@ def _along(check: Arguments, name: str, parameter: Tensor | None, x: Tensor) -> 
     if not fits:
         had, wanted = list(parameter.shape), list(x.shape)
         raise check.error(f"{name} has shape {had}; wanted x's last axes, of {wanted}, or ones")
-    return parameter.expand(last)
+    return parameter.to(working_dtype(parameter)).expand(last)

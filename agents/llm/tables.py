@@ -37,7 +37,15 @@ METRICS = {
 _RECALL = Metric("share of right answers", 3)
 _UNKNOWN = Metric("", 4)
 # Stored for the judge's sake; to a proposer they are noise.
-_CHECKS = frozenset({"prefix_shift_nats", "train_cost_ratio", "train_cpu_s"})
+_CHECKS = frozenset(
+    {
+        "prefix_shift_nats",
+        "train_cost_ratio",
+        "train_cpu_s",
+        "prepare_wall_s",
+        "score_wall_s",
+    }
+)
 
 
 def format_metric(name: str, value: float | None) -> str:

@@ -114,6 +114,8 @@ def _start(device: str, limits: Limits) -> torch.device:
         # The same seed shall give the same model, where an operator has a deterministic form.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        # cuDNN's attention makes a plan for each new length, and rows are scored in many pieces.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         if limits.gpu_memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_fraction)
         torch.zeros((), device=device)

@@ -30,6 +30,7 @@ from .kernel import LayerMissing
 from .limits import Limits, adopt_orphans, bind_to_parent, hide_memory
 from .namespaces import enter_namespaces
 from .places import Places, python_files, readable_places
+from .preloaded_kernels import preload_kernels
 from .processes import children_of, usage_of
 from .python_places import loaded_of_the_standard_library
 from .readable_imports import import_only_readable
@@ -128,6 +129,7 @@ def _preload(threads: int) -> None:
 
     for name in modules_loaded_late():
         importlib.import_module(name)
+    preload_kernels()
 
 
 def _forget_sources(places: Places) -> None:

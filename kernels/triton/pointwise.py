@@ -37,8 +37,7 @@ def activation_fused(
     """x's shape in `dtype`."""
     axes = max((p.dim() for p in (bias, rate) if p is not None), default=0)
     along = x.shape[x.dim() - axes :]
-    # In float32, in which the gradients of what is expanded here are then added up.
-    bias, rate = (None if p is None else p.float().expand(along).reshape(-1) for p in (bias, rate))
+    bias, rate = (None if p is None else p.expand(along).reshape(-1) for p in (bias, rate))
     rows = x.reshape(-1, along.numel()) if axes else _joined(x)
     y: Tensor = _forward_op(rows, function, bias, rate, factor, floor, dtype)
     return y.view(x.shape)

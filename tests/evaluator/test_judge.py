@@ -133,6 +133,9 @@ def test_a_trial_is_trained_scored_and_measured(judge: Judge, spec: TrialSpec) -
     assert metrics["tokens_per_s"] * metrics["train_wall_s"] == pytest.approx(spec.tokens)
     assert metrics["step_time_s"] * 20 == pytest.approx(metrics["train_wall_s"])
     assert metrics["peak_memory_bytes"] > 0
+    parts_s = [metrics[name] for name in ("prepare_wall_s", "train_wall_s", "score_wall_s")]
+    assert min(parts_s) > 0
+    assert sum(parts_s) < result.wall_s
     assert result.curve[-1][0] == spec.tokens
     assert result.curve[-1][1] < result.curve[0][1]
     assert result.environment["threads"] == 1

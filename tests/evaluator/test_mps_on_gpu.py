@@ -86,7 +86,7 @@ def pool(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.getbasetemp().parent / "linearch-judge"
     said: list[str] = []
     with open_workers(config, device="cuda", folder=folder, address=None, say=said.append) as pool:
-        assert said == ["trials share the GPU under MPS"]
+        assert said[-1] == "trials share the GPU under MPS"  # it may have compiled before
         assert isinstance(pool, CompanyPool)
         yield pool
 
