@@ -60,7 +60,7 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     if not finalists:
         raise StoreError(f"Run {run.id} has no measured candidate, so there is none to verify.")
     found = validate_config(run.config)
-    last_seed = _last_seed(store, {run.id, *_runs_of(store, finalists)})
+    last_seed = _last_seed(store, {run.id, *store.queries.runs_of(finalists)})
     table = found.model_dump(mode="json")
     table["seed"] = last_seed + 1
     table["baselines"] = _rivals(rows, found)
@@ -87,10 +87,6 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
             f"needs others, from {last_seed + 1} on."
         )
     return config
-
-
-def _runs_of(store: Store, finalists: Iterable[str]) -> set[str]:
-    return {store.queries.architecture(key).architecture.run_id for key in finalists}
 
 
 def _last_seed(store: Store, run_ids: Iterable[str]) -> int:
