@@ -7,7 +7,6 @@ and the file behind it cannot disagree.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -192,14 +191,15 @@ def _score(row: Mapping[str, Any], rung: int) -> str:
 
 def _solved(row: Mapping[str, Any], task: str) -> str:
     """The share of right answers at the best rate: the mean over seeds, and from where to where."""
-    by_rate: dict[float, list[float]] = defaultdict(list)
-    for trial in row["trials"]:
-        share = trial["metrics"].get(f"recall_{task}")
-        if share is not None:
-            by_rate[trial["learning_rate"]].append(share)
-    if not by_rate:
+    from .db import best_shares
+
+    measured = (
+        (trial["rung"], trial["learning_rate"], trial["metrics"].get(f"recall_{task}"))
+        for trial in row["trials"]
+    )
+    shares = best_shares(recall for recall in measured if recall[-1] is not None)
+    if not shares:
         return _DASH
-    shares = max(by_rate.values(), key=fmean)
     around = f" ({min(shares):.0%} to {max(shares):.0%})" if len(shares) > 1 else ""
     return f"{fmean(shares):.0%}{around}"
 

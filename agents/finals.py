@@ -81,17 +81,13 @@ def finals_config(store: Store, wanted: Finals) -> RunConfig:
     table["budget"] = {"max_candidates": len(finalists)}
     lay_over(table, wanted.settings)
     config = validate_config(table)
-    last_seed = _last_seed(store, {run.id, *_runs_of(store, finalists)})
+    last_seed = _last_seed(store, {run.id, *store.queries.runs_of(finalists)})
     if config.seed <= last_seed:
         raise ConfigError(
             f"seed={config.seed} is one of those that the finalists were chosen by; a verification "
             f"needs others, from {last_seed + 1} on."
         )
     return config
-
-
-def _runs_of(store: Store, finalists: Iterable[str]) -> set[str]:
-    return {store.queries.architecture(key).architecture.run_id for key in finalists}
 
 
 def _last_seed(store: Store, run_ids: Iterable[str]) -> int:

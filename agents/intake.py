@@ -11,6 +11,7 @@ from ..search_space.source_check import CheckedSource, check_source
 from .board import Board, Candidate
 from .proposers.proposal import Proposal
 from .proposing import Outcome
+from .restore import candidate_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,16 +106,6 @@ class Intake:
         )
 
     def _remember(self, row: ArchitectureRow, proposal: Proposal) -> Candidate:
-        candidate = Candidate(
-            id=row.id,
-            name=row.name,
-            motivation=row.motivation,
-            source=row.source,
-            origin=row.origin,
-            pattern=row.pattern,
-            is_reference=row.is_reference,
-            genome=row.genome,
-            parent_ids=tuple(parent for parent, _ in proposal.parents),
-        )
+        candidate = candidate_of(row, tuple(parent for parent, _ in proposal.parents))
         self._board.add(candidate)
         return candidate

@@ -19,17 +19,16 @@ def restore_board(store: Store, run_id: str, board: Board) -> None:
     for edge in store.queries.lineage(run_id).edges:
         parents[edge.child_id].append(edge.parent_id)
     for row in store.architectures(run_id):
-        board.add(_candidate(row, trials[row.id], tuple(parents[row.id]), scores, windows))
+        candidate = candidate_of(row, tuple(parents[row.id]))
+        for found in trials[row.id]:
+            known = _trial(found, scores.get(found.id), windows.get(found.id))
+            candidate.trials[known.key] = known
+        board.add(candidate)
 
 
-def _candidate(
-    row: ArchitectureRow,
-    trials: list[TrialRow],
-    parent_ids: tuple[str, ...],
-    scores: dict[str, Score],
-    windows: dict[str, tuple[float, ...]],
-) -> Candidate:
-    candidate = Candidate(
+def candidate_of(row: ArchitectureRow, parent_ids: tuple[str, ...]) -> Candidate:
+    """What the store knows of an architecture, but for its trials."""
+    return Candidate(
         id=row.id,
         name=row.name,
         motivation=row.motivation,
@@ -45,10 +44,6 @@ def _candidate(
         is_released=row.released_at is not None,
         sizes={name: getattr(row, name) for name in SIZES},
     )
-    for found in trials:
-        trial = _trial(found, scores.get(found.id), windows.get(found.id))
-        candidate.trials[trial.key] = trial
-    return candidate
 
 
 def _trial(row: TrialRow, score: Score | None, window_nats: tuple[float, ...] | None) -> Trial:

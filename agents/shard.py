@@ -48,8 +48,7 @@ def shard_lines(store: Store, run: RunRow) -> Iterator[str]:
 
 def _found_in(store: Store, config: RunConfig) -> set[str]:
     """The runs that the finalists come from; where one is a verification, also those of its own."""
-    ids = config.proposer.finalists
-    runs = {store.queries.architecture(id_).architecture.run_id for id_ in ids}
+    runs = store.queries.runs_of(config.proposer.finalists)
     return runs.union(*(_opened_for(store, run_id) for run_id in runs))
 
 

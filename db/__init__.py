@@ -7,6 +7,7 @@ from .ids import new_id
 from .journal_records import DUPLICATE, INVALID
 from .location import default_store_url
 from .queries import Queries
+from .quotes import best_shares
 from .rows import (
     ArchitectureRow,
     ArchitectureState,
@@ -72,6 +73,7 @@ __all__ = [
     "TrialPurpose",
     "TrialRow",
     "TrialState",
+    "best_shares",
     "default_store_url",
     "new_id",
     "this_process",

@@ -52,6 +52,13 @@ class DetailQueries(Reader):
                 llm_calls=_calls(connection, LLMCall.architecture_id == id_),
             )
 
+    def runs_of(self, keys: Iterable[str]) -> set[str]:
+        """The runs of the architectures that `find_architecture` finds by these keys."""
+        with self._database.read() as connection:
+            ids = {_find(connection, key, None) for key in keys}
+            runs = select(Architecture.run_id).where(Architecture.id.in_(ids))
+            return set(connection.scalars(runs))
+
     def find_trial(self, key: str) -> TrialDetail | None:
         """The one trial whose id is or begins with `key`, with everything measured in it; None
         where there is none, or where there are several."""

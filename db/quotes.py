@@ -12,6 +12,8 @@ from .views import Score
 # What no number is quoted of: it was found out, or its score is not to be believed unseen.
 NOT_QUOTED = ("rejected", "quarantined")
 
+Recall = tuple[int, float, float]  # rung, learning rate, share of right answers
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quote:
@@ -46,12 +48,20 @@ def quotes_by_rung(scores: Iterable[Score]) -> dict[int, Quote]:
 
 def best_recall(scores: Iterable[Score]) -> dict[str, float]:
     """By task, the highest mean over seeds of any learning rate."""
-    groups: dict[str, dict[tuple[int, float], list[float]]]
-    groups = defaultdict(lambda: defaultdict(list))
+    measured: dict[str, list[Recall]] = defaultdict(list)
     for score in scores:
         if score.recall is not None:
-            groups[score.task][score.rung, score.learning_rate].append(score.recall)
-    return {task: max(map(fmean, rates.values())) for task, rates in sorted(groups.items())}
+            measured[score.task].append((score.rung, score.learning_rate, score.recall))
+    return {task: fmean(best_shares(recalls)) for task, recalls in sorted(measured.items())}
+
+
+def best_shares(recalls: Iterable[Recall]) -> tuple[float, ...]:
+    """Of one task, the shares of right answers of all seeds at the learning rate where their mean
+    is highest; none of none."""
+    groups: dict[tuple[int, float], list[float]] = defaultdict(list)
+    for rung, learning_rate, share in recalls:
+        groups[rung, learning_rate].append(share)
+    return tuple(max(groups.values(), key=fmean, default=()))
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

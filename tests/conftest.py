@@ -12,18 +12,21 @@ from typing import Any
 import pytest
 
 
-def _load_sibling(name: str) -> Any:
-    """A module beside this file, importable by its name from every test (tests is no package)."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def load_siblings(beside: str, *names: str) -> list[Any]:
+    """Modules beside a conftest, importable by name from every test (tests is no package)."""
+    modules = []
+    for name in names:
+        spec = importlib.util.spec_from_file_location(name, Path(beside).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        modules.append(importlib.util.module_from_spec(spec))
+        sys.modules[name] = modules[-1]
+        spec.loader.exec_module(modules[-1])
+    return modules
 
 
-_scripted = _load_sibling("scripted_llm")
+sys.modules["siblings"] = sys.modules[__name__]  # for the conftests of the folders below
+(_scripted,) = load_siblings(__file__, "scripted_llm")
 
 
 @pytest.fixture

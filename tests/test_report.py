@@ -71,10 +71,10 @@ def test_what_is_missing_is_a_dash_and_never_zero() -> None:
 def test_tasks_get_a_column_with_the_seeds_of_their_best_rate() -> None:
     measured = [(1e-3, 0.5), (1e-3, 1.0), (1e-2, 0.2)]
     trials: list[dict[str, Any]] = [
-        {"task": "mqar", "learning_rate": rate, "metrics": {"recall_mqar": share}}
+        {"task": "mqar", "rung": 0, "learning_rate": rate, "metrics": {"recall_mqar": share}}
         for rate, share in measured
     ]
-    trials.append({"task": "corpus", "learning_rate": 1e-3, "metrics": {"val_bpb": 2.0}})
+    trials.append({"task": "corpus", "rung": 0, "learning_rate": 1e-3, "metrics": {"val_bpb": 2.0}})
     page = markdown(report(architecture("A", trials=trials), architecture("B")))
     assert "| rung 1 | mqar | seeds |" in page
     assert "| 2.000 ± 0.100 | 75% (50% to 100%) | 3 |" in page

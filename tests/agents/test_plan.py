@@ -12,14 +12,6 @@ from linearch.config import load_config
 from linearch.errors import LinearchError
 
 
-@pytest.fixture
-def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LINEARCH_CACHE", str(tmp_path / "cache"))
-    file = tmp_path / "book.txt"
-    file.write_text("".join(f"line {i} of a book\n" for i in range(6000)))
-    return file
-
-
 def planned(book: Path, **settings: Any) -> Plan:
     small = {
         "data.corpus": str(book),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from linearch.agents.cautions import cautions
@@ -15,12 +12,6 @@ from linearch.errors import ConfigError
 from linearch.evaluator.results import GateResult, Judgement, TrialResult
 
 PASSED = GateResult(gate="causality", passed=True)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "linearch.db") as opened:
-        yield opened
 
 
 def measured(store: Store, config: RunConfig, metrics: dict[str, float | None]) -> tuple[str, str]:

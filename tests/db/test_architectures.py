@@ -105,3 +105,14 @@ def test_unknown_architectures_and_parents_are_refused(lab: Any) -> None:
     with pytest.raises(StoreError, match="no architecture 'nobody'"):
         lab.propose(parents=(("nobody", "mutation"),))
     assert lab.store.architectures(lab.run_id) == ()
+
+
+def test_the_runs_of_architectures_are_named_once_each(lab: Any) -> None:
+    first, second = lab.propose("first"), lab.propose("second")
+    lab.run_id = lab.store.create_run({}, {}, 0)
+    elsewhere = lab.propose("elsewhere")
+    assert lab.store.queries.runs_of([first.id, "second"]) == {second.run_id}
+    assert lab.store.queries.runs_of([first.id, elsewhere.id]) == {first.run_id, lab.run_id}
+    assert lab.store.queries.runs_of([]) == set()
+    with pytest.raises(StoreError, match="no architecture 'neither'"):
+        lab.store.queries.runs_of([first.id, "neither"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from linearch.config import (
     TrainingConfig,
     WorkerConfig,
 )
-from linearch.evaluator import Judge, TrialSpec
+from linearch.evaluator import Judge, TrialResult, TrialSpec
 from linearch.evaluator.sandbox.limits import MIB, Limits
 from linearch.evaluator.sandbox.supervisor import Sandbox
 
@@ -48,6 +49,7 @@ class Mixer(nn.Module):
 _HOSTILE_IMPORTS = "import ctypes, os, signal, stat, sys, time\n"
 
 MakeSource = Callable[..., str]
+Run = Callable[..., TrialResult]
 
 
 @pytest.fixture(scope="session")
@@ -131,3 +133,21 @@ def spec(judge: Judge, mixer_source: MakeSource) -> TrialSpec:
         seed=0,
         learning_rate=1e-2,
     )
+
+
+@pytest.fixture(scope="session")
+def honest(judge: Judge, spec: TrialSpec) -> TrialResult:
+    """What the sound mixer's 20 steps give."""
+    result = judge.run_trial(spec)
+    assert result.status == "done"
+    return result
+
+
+@pytest.fixture
+def run(judge: Judge, spec: TrialSpec, hostile_source: MakeSource) -> Run:
+    """A trial like the honest one, of the mixer with these lines put in."""
+
+    def run(**lines: str) -> TrialResult:
+        return judge.run_trial(replace(spec, source=hostile_source(**lines)))
+
+    return run

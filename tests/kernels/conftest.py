@@ -1,17 +1,23 @@
-"""Compares an operation's forms: outputs, final states and every gradient, by relative error."""
+"""One thread and a fixed seed for every test; what compares forms, and Triton's interpreter."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from siblings import load_siblings
 from torch import Tensor
 from torch.utils import deterministic
 
-Operation = Callable[..., Any]
-Tensors = dict[str, Tensor]
+comparing, _ = load_siblings(__file__, "comparing", "on_gpu")
 
 
 @pytest.fixture(autouse=True)
@@ -33,91 +39,36 @@ def unwritten_memory_is_nan() -> Iterator[None]:
 
 
 @pytest.fixture
-def in_a_graph_and_by_itself() -> Callable[..., Iterator[tuple[Tensor, Tensor]]]:
-    return _in_a_graph_and_by_itself
-
-
-def _in_a_graph_and_by_itself(
-    step: Callable[[], tuple[Tensor, ...]],
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each tensor of a step on a GPU as a replayed CUDA graph gives it, and as the step does."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        wanted = step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    graph.replay()
-    yield from zip(captured, wanted, strict=True)
-
-
-@pytest.fixture
 def relative_error() -> Callable[[Tensor, Tensor], float]:
-    return _relative_error
+    return comparing.relative_error
 
 
 @pytest.fixture
 def errors_against_naive() -> Callable[..., dict[str, float]]:
-    return _errors_against_naive
+    return comparing.errors_against_naive
 
 
 @pytest.fixture
 def log_decay_of() -> Callable[..., Tensor]:
-    return _log_decay_of
+    return comparing.log_decay_of
 
 
-def _relative_error(got: Tensor, wanted: Tensor) -> float:
-    """norm(got - wanted) / norm(wanted); against zeros, norm(got)."""
-    assert got.shape == wanted.shape
-    got, wanted = got.detach().double().cpu(), wanted.detach().double().cpu()
-    norm = wanted.norm().item()
-    return (got - wanted).norm().item() / (norm if norm > 0 else 1.0)
+@pytest.fixture
+def interpreted() -> Callable[[str], Any]:
+    """Runs a script beside this file where Triton interprets, and gives what it prints as JSON."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    return _interpreted
 
 
-def _errors_against_naive(
-    operation: Operation,
-    tensors: Tensors,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-    gradients: bool = True,
-    form: str = "chunked",
-    **options: Any,
-) -> dict[str, float]:
-    """Relative errors of a form in `dtype` against the naive form in float64.
-
-    `tensors` are the float64 arguments by name. The loss weights outputs and final states at
-    random; a gradient's entry is "d" and the argument's name.
-    """
-    tensors = {name: x.to(dtype).double() for name, x in tensors.items()}
-    wanted = _results(operation, tensors, gradients, form="naive", **options)
-    cast = {name: x.to(device=device, dtype=dtype) for name, x in tensors.items()}
-    got = _results(operation, cast, gradients, form=form, **options)
-    assert got.keys() == wanted.keys()
-    return {name: _relative_error(got[name], x) for name, x in wanted.items()}
-
-
-def _results(operation: Operation, tensors: Tensors, gradients: bool, **options: Any) -> Tensors:
-    inputs = {name: x.detach().clone().requires_grad_(gradients) for name, x in tensors.items()}
-    returned = operation(**inputs, **options)
-    outputs = returned if isinstance(returned, tuple) else (returned,)
-    results = {f"output{i}": x for i, x in enumerate(outputs)}
-    if gradients:
-        torch.manual_seed(1)
-        weights = [torch.randn(x.shape, dtype=torch.float64).to(x) for x in outputs]
-        sum((x * w).sum() for x, w in zip(outputs, weights, strict=True)).backward()
-        results |= {f"d{name}": x.grad for name, x in inputs.items()}
-    return results
-
-
-def _log_decay_of(kind: str, *shape: int) -> Tensor:
-    """Gates in float64: a number (all that), "mixed" (-20, 0 and between), "mild" or "strong"."""
-    chance = torch.rand(shape, dtype=torch.float64)
-    if kind == "mixed":
-        strong_or_none = torch.where(chance < 0.3, -20.0, 0.0)
-        return torch.where(chance < 0.6, strong_or_none, -chance)
-    if kind in ("mild", "strong"):
-        return -chance * (0.3 if kind == "mild" else 10.0)
-    return torch.full(shape, float(kind), dtype=torch.float64)
+def _interpreted(script: str) -> Any:
+    """In a process of its own: Triton decides whether to interpret as it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", Path(__file__).with_name(f"{script}.py")],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)

@@ -6,13 +6,12 @@ import json
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils import deterministic
+from comparing import log_decay_of
+from interpreted import errors_of_triton, set_up
 
 from linearch.kernels import chunk_decay
 from linearch.kernels.triton import configs
 
-FLOAT64 = torch.float64
 # name: (tokens, K, V, kind of gate or None, its values, other options)
 CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "two tokens": (2, 16, 16, None, "0", {}),
@@ -29,12 +28,12 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "channel, tiles of K and V": (66, 80, 72, "channel", "mild", {}),
     "value, mild": (70, 24, 40, "value", "mild", {}),
     "value, mixed": (65, 16, 16, "value", "mixed", {}),
-    "value, -20": (65, 16, 16, "value", "-20", {"final": False}),
+    "value, -20": (65, 16, 16, "value", "-20", {"unused": ["output1"]}),
     "value, normalised": (65, 16, 16, "value", "mild", {"normalise": True}),
     "bonus": (65, 16, 16, "channel", "mild", {"bonus": True}),
     "normalised": (65, 16, 16, "scalar", "mild", {"normalise": True}),
     "grouped values": (65, 16, 16, "scalar", "mild", {"groups": 2}),
-    "the output alone": (65, 16, 16, "scalar", "mild", {"final": False}),
+    "the output alone": (65, 16, 16, "scalar", "mild", {"unused": ["output1"]}),
 }
 # Those whose gradients are made in one pass in bfloat16, which the interpreter does not have.
 NARROW = [
@@ -52,10 +51,7 @@ NARROW = [
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    # Memory not yet written is NaN, so that a place a kernel leaves out is seen.
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_up()
     found = {name: errors(*case) for name, case in CASES.items()}
     configs.WHOLE_STATE_DTYPES.append(torch.float32)
     whole = {f"one pass: {name}": errors(*CASES[name]) for name in NARROW}
@@ -67,7 +63,6 @@ def errors(
 ) -> dict[str, float]:
     torch.manual_seed(0)
     groups, normalise = options.get("groups", 1), options.get("normalise", False)
-    final = options.get("final", True)
     x = {
         "q": torch.randn(1, length, 1, key_dim).abs() + 0.1,
         "k": torch.randn(1, length, 1, key_dim).abs() + 0.1,
@@ -83,39 +78,13 @@ def errors(
             "value": (1, length, groups, value_dim),
         }
         name = "value_log_decay" if kind == "value" else "log_decay"
-        x[name] = log_decay_of(gate, shapes[kind])
+        x[name] = log_decay_of(gate, *shapes[kind]).float()
         fixed = [] if options.get("learns_gate", True) else [name]
     if options.get("bonus"):
         x["bonus"] = torch.randn(1, key_dim)
-    wanted = results({n: t.double() for n, t in x.items()}, "naive", normalise, final, fixed)
-    got = results(x, "triton", normalise, final, fixed)
-    return {name: relative_error(got[name], wanted[name]) for name in wanted}
-
-
-def results(
-    x: dict[str, Tensor], form: Any, normalise: bool, final: bool, fixed: list[str]
-) -> dict[str, Tensor]:
-    inputs = {name: t.clone().requires_grad_(name not in fixed) for name, t in x.items()}
-    o, state = chunk_decay(**inputs, normalise=normalise, form=form)
-    generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(t.shape, generator=generator).to(t) for t in (o, state)]
-    loss = (o * weights[0]).sum() + ((state * weights[1]).sum() if final else 0)
-    loss.backward()
-    return {"o": o, "state": state} | {
-        f"d{name}": t.grad for name, t in inputs.items() if t.grad is not None
-    }
-
-
-def relative_error(got: Tensor, wanted: Tensor) -> float:
-    norm = wanted.double().norm().item()
-    return (got.double() - wanted.double()).norm().item() / (norm if norm > 0 else 1.0)
-
-
-def log_decay_of(kind: str, shape: tuple[int, ...]) -> Tensor:
-    chance = torch.rand(shape)
-    if kind == "mixed":
-        return torch.where(chance < 0.6, torch.where(chance < 0.3, -20.0, 0.0), -chance)
-    return -0.3 * chance if kind == "mild" else torch.full(shape, float(kind))
+    return errors_of_triton(
+        chunk_decay, x, fixed=fixed, unused=options.get("unused", ()), normalise=normalise
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""Run with TRITON_INTERPRET=1 by test_triton_delta: chunk_delta's errors by case, as JSON."""
+"""Run with TRITON_INTERPRET=1 by test_triton_interpreted: chunk_delta's errors by case, as JSON."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils import deterministic
+from comparing import log_decay_of
+from interpreted import errors_of_triton, print_errors
 
 from linearch.kernels import chunk_delta
 
@@ -28,7 +26,7 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "channel, -20": (65, 16, 16, "channel", "-20", {}),
     "channel, tiles of K and V": (34, 80, 72, "channel", "mild", {}),
     "scalar, tiles of K and V": (34, 80, 72, "scalar", "mild", {}),
-    "the output alone": (65, 16, 16, "scalar", "mild", {"final": False}),
+    "the output alone": (65, 16, 16, "scalar", "mild", {"unused": ["output1"]}),
     "no initial state": (65, 16, 16, "channel", "mild", {"start": False}),
     "long keys, weak": (33, 16, 16, "scalar", "mild", {"length": 100.0}),
     "two steps, no gate": (17, 20, 24, None, "0", {"steps": 2}),
@@ -81,15 +79,6 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    # Memory not yet written is NaN, so that a place a kernel leaves out is seen.
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    wanted = sys.argv[1:] or list(CASES)
-    print(json.dumps({name: errors(*CASES[name]) for name in wanted}))
-
-
 def errors(
     length: int, key_dim: int, value_dim: int, kind: str | None, gate: str, options: dict[str, Any]
 ) -> dict[str, float]:
@@ -111,37 +100,13 @@ def errors(
         x["erase_key"] = F.normalize(x["k"] + 0.1 * torch.randn(*rows, key_dim), dim=-1)
     if kind is not None:
         shapes = {"constant": (2,), "scalar": tokens, "channel": (*tokens, key_dim)}
-        x["log_decay"] = log_decay_of(gate, shapes[kind])
+        x["log_decay"] = log_decay_of(gate, *shapes[kind]).float()
     length_of_k = options.get("length", 1.0)
     x["k"], x["beta"] = length_of_k * x["k"], x["beta"] / length_of_k**2
-    final, dtype = options.get("final", True), options.get("dtype", torch.float32)
+    dtype = options.get("dtype", torch.float32)
     x |= {name: x[name].to(dtype) for name in ("q", "k", "v", "erase_key") if name in x}
-    wanted = results({n: t.double() for n, t in x.items()}, "naive", final)
-    got = results(x, "triton", final)
-    return {name: relative_error(got[name], wanted[name]) for name in wanted}
-
-
-def results(x: dict[str, Tensor], form: Any, final: bool) -> dict[str, Tensor]:
-    inputs = {name: t.clone().requires_grad_() for name, t in x.items()}
-    o, state = chunk_delta(**inputs, form=form)
-    generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(t.shape, generator=generator).to(t) for t in (o, state)]
-    loss = (o * weights[0]).sum() + ((state * weights[1]).sum() if final else 0)
-    loss.backward()
-    return {"o": o, "state": state} | {f"d{n}": t.grad for n, t in inputs.items()}
-
-
-def relative_error(got: Tensor, wanted: Tensor) -> float:
-    norm = wanted.double().norm().item()
-    return (got.double() - wanted.double()).norm().item() / (norm if norm > 0 else 1.0)
-
-
-def log_decay_of(kind: str, shape: tuple[int, ...]) -> Tensor:
-    chance = torch.rand(shape)
-    if kind == "mixed":
-        return torch.where(chance < 0.6, torch.where(chance < 0.3, -20.0, 0.0), -chance)
-    return -0.3 * chance if kind == "mild" else torch.full(shape, float(kind))
+    return errors_of_triton(chunk_delta, x, unused=options.get("unused", ()))
 
 
 if __name__ == "__main__":
-    main()
+    print_errors(errors, CASES)

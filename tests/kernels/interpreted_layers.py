@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from interpreted import errors_of_triton, print_errors
 from torch import Tensor
-from torch.utils import deterministic
 
 from linearch.kernels import (
     activation,
@@ -218,40 +217,12 @@ def attention(**inputs: Any) -> Tensor:
     return causal_attention(**inputs)[0]
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    # Memory not yet written is NaN, so that a place a kernel leaves out is seen.
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    print(json.dumps({name: errors(*case) for name, case in cases().items()}))
-
-
 def errors(
     operation: Callable[..., Any], x: dict[str, Tensor], options: dict[str, Any]
 ) -> dict[str, float]:
-    wanted = results(operation, {n: t.double() for n, t in x.items()}, options, "naive")
-    got = results(operation, x, options, "triton")
-    return {name: relative_error(got[name], wanted[name]) for name in wanted}
-
-
-def results(
-    operation: Callable[..., Any], x: dict[str, Tensor], options: dict[str, Any], form: str
-) -> dict[str, Tensor]:
-    inputs = {name: t.detach().clone().requires_grad_() for name, t in x.items()}
-    returned = operation(**inputs, **options, form=form)
-    outputs = returned if isinstance(returned, tuple) else (returned,)
-    generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
-    sum((o * w).sum() for o, w in zip(outputs, weights, strict=True)).backward()
-    found = {f"output{i}": o for i, o in enumerate(outputs)}
-    return found | {f"d{name}": t.grad for name, t in inputs.items() if t.grad is not None}
-
-
-def relative_error(got: Tensor, wanted: Tensor) -> float:
-    norm = wanted.double().norm().item()
-    return (got.double() - wanted.double()).norm().item() / (norm if norm > 0 else 1.0)
+    return errors_of_triton(operation, x, **options)
 
 
 if __name__ == "__main__":
-    main()
+    torch.manual_seed(0)
+    print_errors(errors, cases())

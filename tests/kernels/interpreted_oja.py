@@ -1,16 +1,13 @@
-"""Run with TRITON_INTERPRET=1 by test_triton_oja: chunk_oja's errors by case, as JSON."""
+"""Run with TRITON_INTERPRET=1 by test_triton_interpreted: chunk_oja's errors by case, as JSON."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from interpreted_delta import log_decay_of, relative_error
-from torch import Tensor
-from torch.utils import deterministic
+from comparing import log_decay_of
+from interpreted import errors_of_triton, print_errors
 
 from linearch.kernels import chunk_oja
 
@@ -30,8 +27,8 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "channel, -20": (65, 16, 16, "channel", "-20", {}),
     "channel, tiles of K and V": (34, 72, 80, "channel", "mixed", {}),
     "scalar, tiles of K and V": (34, 72, 80, "scalar", "mild", {}),
-    "the output alone": (65, 16, 16, "scalar", "mild", {"final": False}),
-    "the state alone": (65, 16, 16, "channel", "mild", {"output": False}),
+    "the output alone": (65, 16, 16, "scalar", "mild", {"unused": ["output1"]}),
+    "the state alone": (65, 16, 16, "channel", "mild", {"unused": ["output0"]}),
     "no initial state": (65, 16, 16, "channel", "mild", {"start": False}),
     "slices of one tensor": (65, 16, 16, "channel", "mild", {"slices": True}),
     "elements of a row apart": (65, 16, 24, "scalar", "mild", {"apart": True}),
@@ -39,15 +36,6 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "bfloat16, narrow": (70, 16, 16, "channel", "mild", {"dtype": torch.bfloat16}),
     "bfloat16, narrow values, no gate": (130, 40, 24, None, "0", {"dtype": torch.bfloat16}),
 }
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    # Memory not yet written is NaN, so that a place a kernel leaves out is seen.
-    deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    wanted = sys.argv[1:] or list(CASES)
-    print(json.dumps({name: errors(*CASES[name]) for name in wanted}))
 
 
 def errors(
@@ -65,7 +53,7 @@ def errors(
         x["initial_state"] = torch.randn(1, 2, key_dim, value_dim)
     if kind is not None:
         shapes = {"constant": (2,), "scalar": rows, "channel": (*rows, value_dim)}
-        x["log_decay"] = log_decay_of(gate, shapes[kind])
+        x["log_decay"] = log_decay_of(gate, *shapes[kind]).float()
     length_of_v = options.get("length", 1.0)
     x["v"], x["beta"] = length_of_v * x["v"], x["beta"] / length_of_v**2
     dtype = options.get("dtype", torch.float32)
@@ -75,23 +63,8 @@ def errors(
         x |= zip("qkv", packed.chunk(3, dim=2), strict=True)
     if options.get("apart"):
         x |= {name: x[name].mT.contiguous().mT for name in ("q", "k", "v", "initial_state")}
-    used = [options.get("output", True), options.get("final", True)]
-    wanted = results({n: t.double() for n, t in x.items()}, "naive", used)
-    got = results(x, "triton", used)
-    return {name: relative_error(got[name], wanted[name]) for name in wanted}
-
-
-def results(x: dict[str, Tensor], form: Any, used: list[bool]) -> dict[str, Tensor]:
-    """used: whether the loss has the output in it, and the final state."""
-    inputs = {name: t.detach().requires_grad_() for name, t in x.items()}
-    o, state = chunk_oja(**inputs, form=form)
-    generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(t.shape, generator=generator).to(t) for t in (o, state)]
-    terms = [(t * w).sum() for t, w in zip((o, state), weights, strict=True)]
-    sum(term for term, is_used in zip(terms, used, strict=True) if is_used).backward()
-    grads = {f"d{n}": t.grad for n, t in inputs.items() if t.grad is not None}
-    return {"o": o, "state": state} | grads
+    return errors_of_triton(chunk_oja, x, unused=options.get("unused", ()))
 
 
 if __name__ == "__main__":
-    main()
+    print_errors(errors, CASES)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from on_gpu import assert_a_graph_gives_the_same
 from torch import Tensor
 
 from linearch import kernels
 
 pytestmark = pytest.mark.gpu
-
-Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
 
 FLOAT64 = torch.float64
 GATES = {None: (), "scalar": (2, 130, 2), "channel": (2, 130, 2, 16)}
@@ -118,7 +117,7 @@ def test_the_loss_agrees(errors_against_naive: Callable[..., dict[str, float]]) 
 
 @pytest.mark.parametrize("kind", GATES)
 def test_a_training_step_under_autocast_is_captured_in_a_cuda_graph(
-    kind: str | None, log_decay_of: Callable[..., Tensor], in_a_graph_and_by_itself: Both
+    kind: str | None, log_decay_of: Callable[..., Tensor]
 ) -> None:
     x = {name: t.float().cuda().requires_grad_() for name, t in random_inputs().items()}
     x["beta"] = torch.rand(2, 130, 2, device="cuda").requires_grad_()
@@ -130,8 +129,7 @@ def test_a_training_step_under_autocast_is_captured_in_a_cuda_graph(
             o, state = kernels.chunk_delta(**x)
         return o.detach(), *torch.autograd.grad(o.sum() + state.sum(), list(x.values()))
 
-    for a, b in in_a_graph_and_by_itself(step):
-        torch.testing.assert_close(a, b)
+    assert_a_graph_gives_the_same(step)
 
 
 def test_an_argument_on_another_device_is_named() -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,37 +11,41 @@ import torch
 from linearch.kernels import chunk_decay
 from linearch.kernels.forms import force_form
 
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+# script, its cases in float32 and in bfloat16 (of which the interpreter has no products), and what
+# a gradient in bfloat16 may be off by
+SCRIPTS = [
+    ("decay", 30, 0, 1e-2),
+    ("layers", 62, 0, 1e-2),
+    ("delta", 24, 4, 1e-2),
+    ("dplr", 14, 2, 5e-3),
+    ("oja", 20, 2, 1e-2),
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "in_float32", "in_bfloat16", "bar"), SCRIPTS, ids=[script for script, *_ in SCRIPTS]
 )
+def test_the_interpreted_kernels_equal_the_loop(
+    script: str,
+    in_float32: int,
+    in_bfloat16: int,
+    bar: float,
+    interpreted: Callable[[str], Any],
+) -> None:
+    errors = interpreted(f"interpreted_{script}")
+    rough = {name: e for name, e in errors.items() if name.startswith("bfloat16")}
+    exact = {name: e for name, e in errors.items() if name not in rough}
+    assert (len(exact), len(rough)) == (in_float32, in_bfloat16)
+    assert not {name: e for name, e in exact.items() if not all(x < 1e-5 for x in e.values())}
+    for name, e in rough.items():
+        bars = {key: 5e-3 if key.startswith("output") else bar for key in e}
+        assert all(x < bars[key] for key, x in e.items()), (name, e)
 
 
-def interpreted(script: str) -> Any:
-    """In a process of its own: Triton decides whether to interpret as it is imported."""
-    path = Path(__file__).parent / f"interpreted_{script}.py"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", path],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize(("script", "cases"), [("decay", 30), ("layers", 62)])
-@needs_triton
-def test_the_interpreted_kernels_equal_the_loop(script: str, cases: int) -> None:
-    errors = interpreted(script)
-    wrong = {name: e for name, e in errors.items() if not all(x < 1e-5 for x in e.values())}
-    assert len(errors) == cases
-    assert not wrong
-
-
-@needs_triton
-def test_operators_have_the_fakes_and_gradients_that_torch_checks() -> None:
-    found = interpreted("operators")
+def test_operators_have_the_fakes_and_gradients_that_torch_checks(
+    interpreted: Callable[[str], Any],
+) -> None:
+    found = interpreted("interpreted_operators")
     assert len(found) == 13
     assert {outcome for checks in found.values() for outcome in checks.values()} == {"SUCCESS"}
 

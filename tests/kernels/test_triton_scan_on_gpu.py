@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
+from on_gpu import (
+    BFLOAT16,
+    assert_a_graph_gives_the_same,
+    assert_agrees_in_float32,
+    assert_compiled_gives_the_same,
+    assert_strided_gives_the_same,
+    step,
+)
 from torch import Tensor
 from torch.utils import deterministic
 
@@ -13,9 +21,7 @@ from linearch.kernels import scan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unwritten_memory_is_nan")]
 
-Both = Callable[..., Iterator[tuple[Tensor, Tensor]]]
-
-FLOAT32, FLOAT64, BFLOAT16 = torch.float32, torch.float64, torch.bfloat16
+FLOAT32, FLOAT64 = torch.float32, torch.float64
 GATES = ("0", "-20", "mixed", "mild", "-inf")
 Errors = Callable[..., dict[str, float]]
 LogDecays = Callable[..., Tensor]
@@ -60,12 +66,9 @@ def test_bfloat16_gates_agree(errors_against_naive: Errors, log_decay_of: LogDec
 
 @pytest.mark.parametrize("width", [1, 64, 100])
 @pytest.mark.parametrize("gate", GATES)
-def test_float32_agrees(
-    gate: str, width: int, errors_against_naive: Errors, log_decay_of: LogDecays
-) -> None:
+def test_float32_agrees(gate: str, width: int, log_decay_of: LogDecays) -> None:
     x = random_inputs(200, width, log_decay_of(gate, 2, 200, width))
-    errors = errors_against_naive(scan, x, device="cuda", form="triton")
-    assert max(errors.values()) < 1e-4, errors
+    assert_agrees_in_float32(scan, x)
 
 
 @pytest.mark.parametrize("length", [1, 63, 65, 127, 128, 129, 1000])
@@ -73,8 +76,7 @@ def test_any_length_agrees(
     length: int, errors_against_naive: Errors, log_decay_of: LogDecays
 ) -> None:
     x = random_inputs(length, 64, log_decay_of("mixed", 2, length, 64))
-    errors = errors_against_naive(scan, x, device="cuda", form="triton")
-    assert max(errors.values()) < 1e-4, errors
+    assert_agrees_in_float32(scan, x)
     errors = errors_against_naive(
         in_float32_but_for_x, x, dtype=BFLOAT16, device="cuda", form="triton"
     )
@@ -83,41 +85,27 @@ def test_any_length_agrees(
 
 @pytest.mark.parametrize("gate", ["mixed", "mild", "-0.01"])
 @pytest.mark.parametrize("length", [1024, 3000])
-def test_segments_of_one_sequence_agree(
-    length: int, gate: str, errors_against_naive: Errors, log_decay_of: LogDecays
-) -> None:
+def test_segments_of_one_sequence_agree(length: int, gate: str, log_decay_of: LogDecays) -> None:
     """Few long sequences are cut into segments, each of which starts from those before it."""
     x = random_inputs(length, 40, log_decay_of(gate, 1, length, 40), batch=1)
-    errors = errors_against_naive(scan, x, device="cuda", form="triton")
-    assert max(errors.values()) < 1e-4, errors
+    assert_agrees_in_float32(scan, x)
 
 
-def test_more_channels_than_processors_take_agree(
-    errors_against_naive: Errors, log_decay_of: LogDecays
-) -> None:
+def test_more_channels_than_processors_take_agree(log_decay_of: LogDecays) -> None:
     x = random_inputs(300, 2048, log_decay_of("mixed", 5, 300, 2048), batch=5)
-    errors = errors_against_naive(scan, x, device="cuda", form="triton")
-    assert max(errors.values()) < 1e-4, errors
+    assert_agrees_in_float32(scan, x)
 
 
 @pytest.mark.parametrize("length", [1, 65, 1500])
-def test_a_constant_decay_agrees(
-    length: int, errors_against_naive: Errors, log_decay_of: LogDecays
-) -> None:
+def test_a_constant_decay_agrees(length: int, log_decay_of: LogDecays) -> None:
     x = random_inputs(length, 40, log_decay_of("mild", 40))
-    errors = errors_against_naive(scan, x, device="cuda", form="triton")
-    assert max(errors.values()) < 1e-4, errors
+    assert_agrees_in_float32(scan, x)
 
 
 @pytest.mark.parametrize("used", [0, 1])
-def test_one_output_alone_has_its_gradients(
-    used: int, errors_against_naive: Errors, log_decay_of: LogDecays
-) -> None:
+def test_one_output_alone_has_its_gradients(used: int, log_decay_of: LogDecays) -> None:
     x = random_inputs(65, 40, log_decay_of("mild", 2, 65, 40))
-    errors = errors_against_naive(
-        lambda **inputs: scan(**inputs)[used], x, device="cuda", form="triton"
-    )
-    assert max(errors.values()) < 1e-4, errors
+    assert_agrees_in_float32(lambda **inputs: scan(**inputs)[used], x)
 
 
 def cuda_inputs() -> dict[str, Tensor]:
@@ -128,44 +116,23 @@ def cuda_inputs() -> dict[str, Tensor]:
     }
 
 
-def step(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    h, state = scan(**x, form="triton")
-    loss = h.float().square().sum() + state.square().sum()
-    return h.detach(), *torch.autograd.grad(loss, list(x.values()))
-
-
 def test_slices_and_transposes_give_what_copies_give() -> None:
     x = cuda_inputs()
     slices = {n: torch.cat((t, t), dim=-1)[..., : t.shape[-1]] for n, t in x.items()}
     transposes = {n: t.mT.contiguous().mT for n, t in x.items()}
-    wanted = step({n: t.clone().requires_grad_() for n, t in x.items()})
     for strided in (slices, transposes):
         assert not any(t.is_contiguous() for t in strided.values())
-        got = step({n: t.detach().requires_grad_() for n, t in strided.items()})
-        for a, b in zip(got, wanted, strict=True):
-            assert torch.equal(a, b)
+        assert_strided_gives_the_same(scan, x, strided)
 
 
-def test_a_training_step_is_captured_in_a_cuda_graph(in_a_graph_and_by_itself: Both) -> None:
+def test_a_training_step_is_captured_in_a_cuda_graph() -> None:
     x = {n: t.requires_grad_() for n, t in cuda_inputs().items()}
-    for a, b in in_a_graph_and_by_itself(lambda: step(x)):
-        assert torch.equal(a, b)
+    assert_a_graph_gives_the_same(lambda: step(scan, x), rtol=0, atol=0)
 
 
-def test_a_training_step_is_compiled_as_one_graph(
-    relative_error: Callable[[Tensor, Tensor], float],
-) -> None:
+def test_a_training_step_is_compiled_as_one_graph() -> None:
     x = {n: t.requires_grad_() for n, t in cuda_inputs().items()}
-
-    def loss(x: dict[str, Tensor]) -> Tensor:
-        h, state = scan(**x, form="triton")
-        return h.float().square().sum() + state.square().sum()
-
-    leaves = list(x.values())
-    wanted = torch.autograd.grad(loss(x), leaves)
-    got = torch.autograd.grad(torch.compile(loss, fullgraph=True)(x), leaves)
-    for a, b in zip(got, wanted, strict=True):
-        assert relative_error(a, b) < 1e-2
+    assert_compiled_gives_the_same(scan, x)
 
 
 def test_more_than_two_to_the_31_elements_are_addressed(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo  # a dispatch mode loads it on first use, which takes seconds
+from siblings import load_siblings
 from torch import Tensor, nn
 
 from linearch.config import GateConfig
@@ -25,17 +23,7 @@ MakeProbe = Callable[..., MixerProbe]
 _OURS = os.pidfd_open(os.getpid())
 
 
-def _share(name: str) -> None:
-    """Makes a module beside this file importable by its name (tests is no package)."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-_share("honest_mixer")
+load_siblings(__file__, "honest_mixer")
 
 
 @pytest.fixture(autouse=True)
