@@ -68,22 +68,15 @@ def kernel_cases(config: RunConfig) -> list[Case]:
     head = model.d_model // model.n_heads
     dims = [*product((head, head // 2), (head, 2 * head)), (head, head + 1)]
     widths = sorted({head, 2 * head, model.d_model, 2 * model.d_model})
-    in_float32 = _checked(cases(dims, (), [torch.float32], widths))
+    in_float32 = cases(dims, (), [torch.float32], widths)
     if config.training.precision != "bf16":
         return in_float32
     compared = [case for case in in_float32 if case.operation in _COMPARED_IN_FLOAT32]
-    chosen = _checked(cases(dims, [torch.bfloat16], [torch.bfloat16], widths))
+    chosen = cases(dims, [torch.bfloat16], [torch.bfloat16], widths)
     chosen = [case for case in chosen if case.value_dim != head + 1 or _adds_only(case)] + compared
     if config.budget.max_candidates == 0:
         return [case for case in chosen if _is_of_the_library(case, head)]
     return chosen
-
-
-def _checked(found: Sequence[Case]) -> list[Case]:
-    """What is unchecked is not launched unasked either."""
-    from ..kernels.forms import UNCHECKED  # with torch, which only children's kernels need here
-
-    return [case for case in found if not {case.operation, f"chunk_{case.operation}"} & UNCHECKED]
 
 
 def _is_of_the_library(case: Case, head: int) -> bool:

@@ -16,13 +16,11 @@ from torch import Tensor
 from .checks import Arguments
 from .chunked.dplr import dplr_chunks
 from .decay import fused_is_best, per_token
-from .delta import chunk_delta, fused_device
-from .forms import UNCHECKED, Form, choose_form
+from .delta import fused_device
+from .forms import Form, choose_form
 from .naive.dplr import dplr_loop
 from .packing import Packing
 from .precision import without_autocast, working_dtype
-
-_STRONGEST_STEP = 40.0  # log decay of a token as two delta steps, which hold exp of it
 
 
 @without_autocast
@@ -46,8 +44,6 @@ def chunk_dplr(
     log_decay: natural log, 0 or below: [H] constant, [B, T, H] or [B, T, H, K].
     scale: of q, K**-0.5 if None. initial_state: [B, H, K, V].
     cu_seqlens: [N + 1], where N sequences packed into B = 1 begin and end; states have N rows.
-    form: None takes two delta steps a token in bfloat16 on a GPU; what a reads of a channel whose
-    log decay is below -40 is lost there.
 
     Returns o [B, T, H, V] in v's dtype and the final state [B, H, K, V] in float32 (float64 for
     float64 inputs). ValueError for arguments that do not fit each other.
@@ -64,10 +60,7 @@ def chunk_dplr(
     dtype, out_dtype = working_dtype(q, k, v, a, b, initial_state), v.dtype
     fused_on = fused_device("chunk_dplr", form, q, v, dtype)
     log_decay = None if log_decay is None else per_token(log_decay.to(dtype), q)
-    is_best = "chunk_dplr" not in UNCHECKED and fused_is_best(v)
-    chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=is_best)
-    if form is None and chosen == "chunked" and _delta_steps_are_best(v, fused_on):
-        return _delta_steps(q, k, v, a, b, log_decay, scale, initial_state)
+    chosen = choose_form(form, q.shape[1], fused_on=fused_on, fused_is_best=fused_is_best(v))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     start = None if initial_state is None else initial_state.to(dtype)
     if chosen == "triton" and v.dtype == torch.bfloat16:
@@ -81,45 +74,6 @@ def chunk_dplr(
         run = dplr_loop if chosen == "naive" else dplr_chunks
         o, state = run(q, k, v, a, b, log_decay, start, scale)
     return o.to(out_dtype), state
-
-
-def _delta_steps_are_best(v: Tensor, fused_on: torch.device | None) -> bool:
-    """Whether `chunk_delta` would run in Triton's form."""
-    form = choose_form(None, v.shape[1], fused_on=fused_on, fused_is_best=fused_is_best(v))
-    return form == "triton"
-
-
-def _delta_steps(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    b: Tensor,
-    log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
-    scale: float | None,
-    initial_state: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """A token as a step that writes what a reads, with a e^-g as it comes after the decay, and one
-    that erases nothing.
-    """
-    if log_decay is not None:
-        gate = log_decay.unsqueeze(-1) if log_decay.dim() == 3 else log_decay
-        a = a * (-gate).clamp(max=_STRONGEST_STEP).exp()
-    return chunk_delta(
-        q,
-        _in_turns(-b, k),
-        _in_turns(torch.zeros_like(v), v),
-        k.new_ones(k.shape[0], 2 * k.shape[1], k.shape[2]),
-        log_decay,
-        erase_key=_in_turns(a, torch.zeros_like(a)),
-        scale=scale,
-        initial_state=initial_state,
-    )
-
-
-def _in_turns(first: Tensor, second: Tensor) -> Tensor:
-    """[B, 2T, H, D]."""
-    return torch.stack([first, second], dim=2).flatten(1, 2)
 
 
 def _check(

@@ -12,10 +12,6 @@ import torch
 
 Form = Literal["naive", "chunked", "triton"]
 
-# Operations whose Triton form no chip has compared with the loop: it runs where it is asked for.
-# One comes off this list when its tests marked `gpu` have passed.
-UNCHECKED: frozenset[str] = frozenset()
-
 _TRITON_IS_INSTALLED = importlib.util.find_spec("triton") is not None
 
 # Module's variables, which torch.compile can read and guards; a ContextVar breaks its graphs.

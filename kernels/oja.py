@@ -12,7 +12,7 @@ from .checks import Arguments
 from .chunked.delta import oja_chunks
 from .decay import fused_is_best, per_token
 from .delta import fused_device
-from .forms import UNCHECKED, Form, choose_form
+from .forms import Form, choose_form
 from .naive.delta import oja_loop
 from .packing import Packing
 from .precision import without_autocast, working_dtype
@@ -52,7 +52,7 @@ def chunk_oja(
         form,
         q.shape[1],
         fused_on=fused_device("chunk_oja", form, q, v, dtype),
-        fused_is_best="chunk_oja" not in UNCHECKED and fused_is_best(v),
+        fused_is_best=fused_is_best(v),
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     beta = beta.to(dtype)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .checks import Arguments
 from .chunked.pointwise import activated
-from .forms import UNCHECKED, Form, choose_form
+from .forms import Form, choose_form
 from .naive.pointwise import activation_formula
 from .precision import without_autocast, working_dtype
 
@@ -54,11 +54,7 @@ def activation(
     factor, rates = (1.0, rate) if isinstance(rate, Tensor) else (float(rate), None)
     bias, rates = _along(check, "bias", bias, x), _along(check, "rate", rates, x)
     dtype = working_dtype(x, bias, rates)
-    form = choose_form(
-        form,
-        fused_on=x.device if dtype == torch.float32 else None,
-        fused_is_best="activation" not in UNCHECKED,
-    )
+    form = choose_form(form, fused_on=x.device if dtype == torch.float32 else None)
     if form == "triton":
         from .triton.pointwise import activation_fused  # needs a package some machines lack
 

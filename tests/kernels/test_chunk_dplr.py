@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linearch.kernels import chunk_delta, chunk_dplr, dplr
+from linearch.kernels import chunk_delta, chunk_dplr
 
 FLOAT64 = torch.float64
 KINDS = {"constant": "H", "scalar": "B T H", "channel": "B T H K"}
@@ -91,35 +91,6 @@ def test_extreme_gates_are_exact(
     x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
     errors = errors_against_naive(chunk_dplr, x)
     assert max(errors.values()) < 1e-4, errors
-
-
-@pytest.mark.parametrize("gate", ["mild", "mixed"])
-@pytest.mark.parametrize("kind", [None, *KINDS])
-def test_two_delta_steps_a_token_are_the_same(
-    kind: str | None,
-    gate: str,
-    monkeypatch: pytest.MonkeyPatch,
-    errors_against_naive: Callable[..., dict[str, float]],
-    log_decay_of: Callable[..., Tensor],
-) -> None:
-    """What a GPU runs unasked."""
-    x = random_inputs(70)
-    if kind is not None:
-        x["log_decay"] = log_decay_of(gate, *gate_shape(kind, x))
-    monkeypatch.setattr(dplr, "_delta_steps_are_best", lambda *_: True)
-    errors = errors_against_naive(chunk_dplr, x, dtype=FLOAT64, form=None)
-    assert max(errors.values()) < 1e-9, errors
-
-
-def test_two_delta_steps_are_finite_behind_gates_that_forget_all(
-    monkeypatch: pytest.MonkeyPatch, log_decay_of: Callable[..., Tensor]
-) -> None:
-    x = {name: t.float().requires_grad_() for name, t in random_inputs(70).items()}
-    x["log_decay"] = log_decay_of("-inf", 2, 70, 2, 5).float().requires_grad_()
-    monkeypatch.setattr(dplr, "_delta_steps_are_best", lambda *_: True)
-    o, state = chunk_dplr(**x)
-    (o.sum() + state.sum()).backward()
-    assert all(t.isfinite().all() for t in (o, state, *(leaf.grad for leaf in x.values())))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""What chunk_dplr's Triton form does not take; what a GPU runs where no form is named."""
+"""What chunk_dplr's Triton form does not take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from linearch.kernels import chunk_dplr, dplr, forms
+from linearch.kernels import chunk_dplr
 from linearch.kernels.forms import force_form
 
 
@@ -32,14 +32,3 @@ def test_what_the_triton_form_does_not_take_is_named(shape: dict[str, Any], mess
     with force_form("triton"):
         forced, _ = chunk_dplr(*x)
     assert torch.equal(forced, chunk_dplr(*x, form="chunked")[0])
-
-
-def test_a_gpu_takes_delta_steps_where_no_form_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "runs_triton", lambda device: True)
-    monkeypatch.setattr(forms, "_can_compile", True)
-    v, gpu = torch.zeros(1, 3, 2, 4), torch.device("cuda")
-    assert dplr._delta_steps_are_best(v.bfloat16(), gpu)
-    assert not dplr._delta_steps_are_best(v, gpu)
-    assert not dplr._delta_steps_are_best(v.bfloat16(), torch.device("cpu"))
-    with force_form("chunked"):
-        assert not dplr._delta_steps_are_best(v.bfloat16(), gpu)

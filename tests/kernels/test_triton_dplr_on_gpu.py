@@ -1,7 +1,4 @@
-"""On an NVIDIA GPU chunk_dplr's Triton form agrees with the float64 loop, also inside graphs.
-
-Once these pass, it may come off `UNCHECKED` in kernels/forms.py.
-"""
+"""On an NVIDIA GPU chunk_dplr's Triton form agrees with the float64 loop, also inside graphs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from linearch.errors import ConfigError
-from linearch.kernels import dplr
 from linearch.search_space import (
     BASELINES,
     Backbone,
@@ -120,17 +119,6 @@ def test_rwkv7_takes_the_papers_step() -> None:
     memory = first["memory"][0]
     wanted = w * memory - (a * c) @ (c.mT @ memory) + k @ v.mT
     torch.testing.assert_close(second["memory"][0], wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_rwkv7_is_also_two_delta_steps_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it runs on a GPU."""
-    mixer, x = make("rwkv7").double(), torch.randn(2, 70, D_MODEL, dtype=torch.float64)
-    y, state = mixer(x)
-    monkeypatch.setattr(dplr, "_delta_steps_are_best", lambda *_: True)
-    in_steps, steps_state = mixer(x)
-    assert not torch.equal(in_steps, y)
-    torch.testing.assert_close(in_steps, y, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(steps_state["memory"], state["memory"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", BASELINES)
