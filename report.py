@@ -27,7 +27,8 @@ _STATISTICS = ("rank_correlation", "winners_curse", "comparison")
 _OF_A_ROW = (
     "id", "name", "origin", "is_reference", "family", "rank", "tie", "rung", "val_bpb",
     "val_bpb_low", "val_bpb_high", "n_seeds", "val_bpb_by_rung", "delta", "test_bpb", "n_params",
-    "flops_per_token", "state_bytes", "tokens_per_s", "peak_memory_bytes", "learning_rate",
+    "flops_per_token", "state_bytes", "tokens_per_s", "decode_time_s",
+    "peak_memory_bytes", "learning_rate",
 )  # fmt: skip
 
 
@@ -153,7 +154,8 @@ def _table(architectures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rungs = sorted({int(rung) for row in architectures for rung in row["val_bpb_by_rung"]})
     tasks = sorted({trial["task"] for row in architectures for trial in row["trials"]} - {"corpus"})
     headings = ["rank", "architecture", "by", *(f"rung {rung}" for rung in rungs), *tasks]
-    headings += ["seeds", "parameters", "MFLOP/token", "state, KiB", "k tokens/s", "peak, MiB"]
+    headings += ["seeds", "parameters", "MFLOP/token", "state, KiB", "k tokens/s"]
+    headings += ["decoding, ms a token", "peak, MiB"]
     tied = [row["tie"] for row in architectures]
     yield f"| {' | '.join(headings)} |"
     yield "|" + "---|" * len(headings)
@@ -169,6 +171,7 @@ def _table(architectures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             _scaled(row.get("flops_per_token"), 1_000_000, 2),
             _scaled(row["state_bytes"], 1024, 1),
             _scaled(row["tokens_per_s"], 1000, 0),
+            _scaled(row.get("decode_time_s"), 1e-3, 2),
             _scaled(row.get("peak_memory_bytes"), 1 << 20, 0),
         ]
         yield f"| {' | '.join(cells)} |"
@@ -204,7 +207,7 @@ def _solved(row: Mapping[str, Any], task: str) -> str:
     return f"{fmean(shares):.0%}{around}"
 
 
-def _scaled(value: float | None, unit: int, digits: int) -> str:
+def _scaled(value: float | None, unit: float, digits: int) -> str:
     return _DASH if value is None else f"{value / unit:,.{digits}f}"
 
 

@@ -304,6 +304,7 @@ _COLUMNS = (
     _Column(heading="kFLOP/token", cell=lambda row, _: _kilo(row.flops_per_token), needs_width=200),
     _Column(heading="state", cell=lambda row, _: size(row.state_bytes)),
     _Column(heading="tokens/s", cell=lambda row, _: _whole(row.tokens_per_s)),
+    _Column(heading="ms/decoded", cell=lambda row, _: _milli(row.decode_time_s), needs_width=226),
     _Column(heading="memory", cell=lambda row, _: size(row.peak_memory_bytes), needs_width=215),
     _Column(heading="id", cell=lambda row, _: row.id, justify="left", needs_width=190),
 )
@@ -355,6 +356,10 @@ def _fixed(value: float | None, form: str) -> str:
 
 def _kilo(value: float | None) -> str:
     return _whole(None if value is None else value / 1000)
+
+
+def _milli(value: float | None) -> str:
+    return _DASH if value is None else f"{1000 * value:,.2f}"
 
 
 def _whole(value: float | None) -> str:

@@ -16,6 +16,7 @@ OBJECTIVES: dict[str, Direction] = {
     "val_bpb": "min",
     "state_bytes": "min",
     "tokens_per_s": "max",
+    "decode_time_s": "min",
     "peak_memory_bytes": "min",
     "n_params": "min",
     "flops_per_token": "min",

@@ -76,6 +76,7 @@ def scored_frame(
             "flops_per_token": row.flops_per_token,
             "state_bytes": row.state_bytes,
             "tokens_per_s": row.tokens_per_s,
+            "decode_time_s": row.decode_time_s,
             "peak_memory_bytes": row.peak_memory_bytes,
             "family": row.family,
             "pattern": row.pattern,
@@ -144,6 +145,9 @@ def scored_columns(baseline: str, tasks: Sequence[str]) -> dict[str, Any]:
         ),
         "state_bytes": column.NumberColumn("state", format="bytes", help="Of one sequence."),
         "tokens_per_s": column.NumberColumn("tokens/s", format="localized", help="In training."),
+        "decode_time_s": column.NumberColumn(
+            "s/decoded token", format="%.2e", help="One by one, a batch of one."
+        ),
         "peak_memory_bytes": column.NumberColumn("peak memory", format="bytes"),
         "family": column.TextColumn("family", width="medium"),
         "pattern": column.TextColumn("layers", help="L: its mixer, A: window attention."),

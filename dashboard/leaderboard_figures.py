@@ -18,6 +18,7 @@ COSTS = {  # objective: axis title
     "tokens_per_s": "training speed (tokens/s)",
     "n_params": "parameters",
     "flops_per_token": "training (operations a token)",
+    "decode_time_s": "decoding (s a token)",
     "peak_memory_bytes": "peak memory (bytes)",
 }
 

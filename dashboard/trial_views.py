@@ -18,6 +18,7 @@ _FORMATS = {  # metric: heading, format
     "val_bpb": ("val bits/byte", "%.4f"),
     "tokens_per_s": ("tokens/s", "localized"),
     "step_time_s": ("s/step", "%.4f"),
+    "decode_time_s": ("s/decoded token", "%.2e"),
     "peak_memory_bytes": ("peak memory", "bytes"),
     "train_wall_s": ("training s", "%.1f"),
     "train_cpu_s": ("training processor s", "%.1f"),

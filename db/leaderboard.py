@@ -167,6 +167,7 @@ def _row(
         test_bpb=mean_of(score.test_bpb for score in quote.scores),
         tokens_per_s=mean_of(score.tokens_per_s for score in quote.scores),
         step_time_s=mean_of(score.step_time_s for score in quote.scores),
+        decode_time_s=mean_of(score.decode_time_s for score in quote.scores),
         peak_memory_bytes=mean_of(score.peak_memory_bytes for score in quote.scores),
         recall=best_recall(scores),
         trial_id=quote.scores[0].trial_id,

@@ -8,7 +8,14 @@ from typing import Any
 
 from .rows import ArchitectureRow, ArchitectureState, StatisticRow, TrialPurpose, TrialRow
 
-SCORE_METRICS = ("val_bpb", "test_bpb", "tokens_per_s", "step_time_s", "peak_memory_bytes")
+SCORE_METRICS = (
+    "val_bpb",
+    "test_bpb",
+    "tokens_per_s",
+    "step_time_s",
+    "decode_time_s",
+    "peak_memory_bytes",
+)
 RECALL = "recall_"  # and a task's name: the metric of its trials
 
 
@@ -29,6 +36,7 @@ class Score:
     test_bpb: float | None  # on the shard that is opened for finalists alone
     tokens_per_s: float | None
     step_time_s: float | None
+    decode_time_s: float | None
     peak_memory_bytes: float | None
     recall: float | None  # of its task: the share of right answers
 
@@ -78,6 +86,7 @@ class LeaderboardRow:
     tie: int | None = None
     tokens_per_s: float | None = None
     step_time_s: float | None = None
+    decode_time_s: float | None = None
     peak_memory_bytes: float | None = None
     recall: dict[str, float] = field(default_factory=dict)  # by task: the share of right answers
     n_params: int | None = None

@@ -19,7 +19,9 @@ from ..config import RunConfig
 from .alarm import preparation_alarm, text_alarm
 from .assignment import CORPUS_TASK, Assignment
 from .checkpoint import CHECKPOINT_IN, CHECKPOINT_OUT, WEIGHTS
+from .decoding import decode_time_s
 from .device import limits_on, precision_on
+from .hidden_states import ModelStream
 from .leavings import checked_weights, stored_step
 from .results import GateResult, TrialResult, TrialSpec, TrialStatus
 from .sandbox.failures import ChildFailed, SandboxFault
@@ -87,6 +89,7 @@ class Trial:
         self._last_step: int | None = None  # of a training that came to no end
         self._checkpoint: bytes | None = None  # as the training child left it, unchecked
         self._gates: tuple[GateResult, ...] = ()
+        self._decode_time_s: float | None = None
 
     def run(self) -> TrialResult:
         started = time.perf_counter()
@@ -143,7 +146,7 @@ class Trial:
             assignment.held_out,
             weights,
             self._precision,
-            self._run_gates if self._spec.task == CORPUS_TASK else None,
+            self._look_closer if self._spec.task == CORPUS_TASK else None,
         )
         score_wall_s = time.perf_counter() - begun
         self._check_state(scored)
@@ -153,6 +156,7 @@ class Trial:
             "train_wall_s": trained.train_wall_s,
             "prepare_wall_s": trained.prepare_wall_s,
             "score_wall_s": score_wall_s,  # with the gates on trained weights
+            "decode_time_s": self._decode_time_s,
             "train_cpu_s": trained.train_cpu_s if self._device == "cpu" else None,
             "trained_tokens": trained.n_tokens,
             "n_params": sum(tensor.numel() for tensor in weights.values()),
@@ -210,8 +214,16 @@ class Trial:
             return None
         return trained.train_cpu_s / trained.n_tokens / scored.cpu_s_per_token
 
+    def _look_closer(self, child: Child) -> None:
+        """At the weights just scored: how fast they decode, and the gates."""
+        row = self._assignment.held_out.inputs[0]
+        if len(row) > 1:
+            width = self._assignment.model["d_model"]
+            self._decode_time_s = decode_time_s(ModelStream(child, width, self._precision), row)
+        self._run_gates(child)
+
     def _run_gates(self, child: Child) -> None:
-        """On the weights just scored; raises TrialStopped for a failure, and keeps the results."""
+        """Raises TrialStopped for a failure, and keeps the results."""
         self._gates = run_trained_gates(child, self._config, self._subject, self._precision)
         failure = next((result for result in self._gates if result.passed is False), None)
         if failure is not None:

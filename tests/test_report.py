@@ -30,6 +30,7 @@ def architecture(name: str, **facts: Any) -> dict[str, Any]:
         "flops_per_token": 912_345.0,
         "state_bytes": 2048,
         "tokens_per_s": 31_400.0,
+        "decode_time_s": 0.0021,
         "peak_memory_bytes": 3 << 20,
         "trials": [],
     }
@@ -55,7 +56,8 @@ def report(*architectures: dict[str, Any], **facts: Any) -> dict[str, Any]:
 def test_a_row_has_every_rung_and_the_interval_of_the_last() -> None:
     page = markdown(report(architecture("A"), architecture("B", tie=2, rank=2)))
     assert (
-        "| 1 | A | baseline | 2.500 | 2.000 ± 0.100 | 3 | 120,000 | 0.91 | 2.0 | 31 | 3 |" in page
+        "| 1 | A | baseline | 2.500 | 2.000 ± 0.100 | 3 | 120,000 | 0.91 | 2.0 | 31 | 2.10 | 3 |"
+        in page
     )
     assert "2026-11-27, a machine, torch 2.13, finished in 1:05." in page
 
@@ -64,7 +66,7 @@ def test_what_is_missing_is_a_dash_and_never_zero() -> None:
     unmeasured = {"rank": None, "state_bytes": None, "tokens_per_s": None, "val_bpb_high": None}
     low = architecture("A", rung=0, val_bpb_by_rung={"0": 2.5}, **unmeasured)
     page = markdown(report(low, architecture("B", tie=2)))
-    assert "| – | A | baseline | 2.500 | – | 3 | 120,000 | 0.91 | – | – | 3 |" in page
+    assert "| – | A | baseline | 2.500 | – | 3 | 120,000 | 0.91 | – | – | 2.10 | 3 |" in page
     assert "Seed noise of one training: not measured." in page
 
 

@@ -29,6 +29,7 @@ METRICS = {
     "state_bytes": Metric("bytes of state a sequence"),
     "tokens_per_s": Metric("training tokens a second"),
     "step_time_s": Metric("seconds a step", 4),
+    "decode_time_s": Metric("seconds to decode a token", 5),
     "peak_memory_bytes": Metric("bytes"),
     "n_params": Metric("parameters"),
     "flops_per_token": Metric("operations a token in training"),

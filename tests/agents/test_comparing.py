@@ -35,6 +35,7 @@ def architecture(
             recall=None,
             tokens_per_s=None,
             step_time_s=None,
+            decode_time_s=None,
             peak_memory_bytes=None,
         )
         for seed, value in scores.items()

@@ -135,6 +135,7 @@ def test_a_trial_is_trained_scored_and_measured(judge: Judge, spec: TrialSpec) -
     assert metrics["peak_memory_bytes"] > 0
     parts_s = [metrics[name] for name in ("prepare_wall_s", "train_wall_s", "score_wall_s")]
     assert min(parts_s) > 0
+    assert 0 < metrics["decode_time_s"] < 1
     assert sum(parts_s) < result.wall_s
     assert result.curve[-1][0] == spec.tokens
     assert result.curve[-1][1] < result.curve[0][1]
