@@ -19,7 +19,6 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import binomtest
 from torch import Tensor
 
 from .hidden_states import ModelStream, ask_hidden, form_of
@@ -258,11 +257,13 @@ class _StreamCheck:
 
     def _weigh(self, status: TrialStatus) -> None:
         """Raises TrialStopped(status) where moves for the worse are no chance."""
-        if not self._moved:
+        moved, self._moved = torch.cat([torch.zeros(0), *self._moved]), []
+        if not len(moved):
             return
-        moved, self._moved = torch.cat(self._moved), []
+        from scipy import stats  # takes half a second: only those who compute it wait
+
         n_worse = int((moved > 0).sum())
-        if len(moved) and binomtest(n_worse, len(moved), alternative="greater").pvalue < _CHANCE:
+        if stats.binomtest(n_worse, len(moved), alternative="greater").pvalue < _CHANCE:
             found = (
                 f"{n_worse} of {len(moved)} rows whose predictions move by more than "
                 f"{_LARGE_MOVE:g} nats are worse, which is no rounding"
