@@ -79,7 +79,7 @@ class Packing:
         if end == self.bounds[-1] and not any(moves):
             return _Rows(batches=batches)
         order = [sequence for batch in batches for sequence in batch.sequences]
-        back = sorted(order, key=order.__getitem__)
+        back = sorted(range(len(order)), key=order.__getitem__)
         # A copy to the GPU need not be waited for.
         host = torch.tensor([lengths, moves, order, back])
         counts, shifts, *orders = host.to(self.device, non_blocking=True)
@@ -122,7 +122,7 @@ class _Rows:
             return [None] * len(self.batches)
         if self.orders:
             states = _taken(states, self.orders[0])
-        return states.split([len(batch.sequences) for batch in self.batches])
+        return list(states.split([len(batch.sequences) for batch in self.batches]))
 
     def states_in_order(self, states: Sequence[Tensor]) -> Tensor:
         joined = _joined(states)
