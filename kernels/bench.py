@@ -65,7 +65,7 @@ def measure(
 def _row(case: Case, device: torch.device, form: Form | None, bytes_per_ms: float | None) -> Row:
     call, form = _in_form(case, form)
     o = _output(call()).detach()
-    timed = _timed(call, case.leaves, o, device)
+    timed = _timed(case, call, o, device)
     once = size_bytes(*case.leaves, *case.others, o)
     back = size_bytes(*case.leaves, *case.leaves, o)
     return Row(
@@ -86,7 +86,7 @@ def _with_peer(row: Row, case: Case, device: torch.device) -> Row:
     if call is None:
         return row
     lifted = lift_guard(case.operation)
-    timed = _timed(call, case.leaves, _output(call()).detach(), device)
+    timed = _timed(case, call, _output(call()).detach(), device)
     return replace(
         row,
         peer_forward_ms=timed.forward_ms,
@@ -119,10 +119,9 @@ class _Timed:
     workspace_bytes: int | None
 
 
-def _timed(
-    call: Callable[[], Any], leaves: list[Tensor], o: Tensor, device: torch.device
-) -> _Timed:
-    grad = torch.randn_like(o)
+def _timed(case: Case, call: Callable[[], Any], o: Tensor, device: torch.device) -> _Timed:
+    grad, leaves = torch.randn_like(o), case.leaves
+    milliseconds = partial(run_ms, device=device, is_recorded=not case.is_packed)
 
     def forward() -> None:
         with torch.no_grad():
@@ -134,8 +133,8 @@ def _timed(
     both()
     peak = peak_bytes(both, device)
     return _Timed(
-        forward_ms=run_ms(forward, device),
-        both_ms=run_ms(both, device),
+        forward_ms=milliseconds(forward),
+        both_ms=milliseconds(both),
         workspace_bytes=None if peak is None else max(peak - size_bytes(*leaves, o), 0),
     )
 

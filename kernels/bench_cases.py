@@ -45,6 +45,7 @@ class Case:
     leaves: list[Tensor]  # what gets a gradient
     call: Callable[..., Any]
     others: tuple[Tensor, ...] = ()  # inputs without a gradient
+    is_packed: bool = False  # a CUDA graph cannot record the call, which reads boundaries
 
 
 def cases(
@@ -64,7 +65,14 @@ def cases(
     for name, make in _MAKERS.items():
         if name.startswith(wanted) and (fused or _fits_torch(name, shape)):
             leaves, call, *others = make(_Inputs(shape, device))
-            yield Case(operation=name, shape=shape, leaves=leaves, call=call, others=tuple(others))
+            yield Case(
+                operation=name,
+                shape=shape,
+                leaves=leaves,
+                call=call,
+                others=tuple(others),
+                is_packed=name.startswith("packed"),
+            )
 
 
 def _fits_torch(name: str, shape: Shape) -> bool:
@@ -93,6 +101,14 @@ class _Inputs:
         """Log decays between -0.1 and 0."""
         return (-0.1 * torch.rand(shape, device=self.device)).requires_grad_()
 
+    def bounds(self) -> Tensor:
+        """Where B sequences of T tokens in the mean begin and end: log-normal lengths, sigma 1."""
+        B, T = self.shape[:2]
+        sizes = torch.special.ndtri((torch.arange(B, dtype=torch.float64) + 0.5) / B).exp()
+        sizes = sizes[torch.randperm(B, generator=torch.Generator().manual_seed(0))]
+        ends = B * T * (sizes.cumsum(0) / sizes.sum())
+        return F.pad(ends.round().long(), (1, 0))
+
     def qkv(self) -> list[Tensor]:
         return [self.unit(*self.shape) for _ in range(3)]
 
@@ -118,6 +134,15 @@ def _delta(kind: str, x: _Inputs) -> Made:
     leaves = [*x.qkv(), x.weight(*x.shape[:3])]
     leaves += [x.gate(*shapes[kind])] if kind in shapes else []
     return leaves, partial(chunk_delta, *leaves)
+
+
+def _packed(make: Callable[[_Inputs], Made], x: _Inputs) -> Made:
+    """As many sequences and tokens as the shape has, of unequal lengths in one row."""
+    B, T, H, K = x.shape
+    leaves, call = make(_Inputs((1, B * T, H, K), x.device))
+    bounds = x.bounds()
+    # Ours are read on the host, the peer's on the device.
+    return leaves, partial(call, cu_seqlens=bounds), bounds, bounds.to(x.device)
 
 
 def _dplr(kind: str, x: _Inputs) -> Made:
@@ -227,6 +252,8 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "dplr channel": partial(_dplr, "channel"),
     "oja none": partial(_oja, "none"),
     "oja scalar": partial(_oja, "scalar"),
+    "packed decay scalar": partial(_packed, partial(_decay, "scalar")),
+    "packed delta scalar": partial(_packed, partial(_delta, "scalar")),
     "attention full": partial(_attention, None),
     "attention window 64": partial(_attention, 64),
     "attention decay": _decaying_attention,

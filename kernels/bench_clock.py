@@ -1,4 +1,6 @@
-"""Times and memory of one run on a device: medians of CUDA graphs, or of a CPU's process time."""
+"""Times and memory of one run on a device: medians of CUDA graphs, of a GPU's events where a graph
+cannot record the run, or of a CPU's process time.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,14 @@ from torch import Tensor
 _SECONDS_ON_CPU = 0.5  # for one figure
 
 
-def run_ms(run: Callable[[], None], device: torch.device) -> float:
-    """The median. A CPU's is the process' own time, which others on the machine disturb least."""
-    return _replayed_ms(run) if device.type == "cuda" else _process_ms(run)
+def run_ms(run: Callable[[], None], device: torch.device, *, is_recorded: bool = True) -> float:
+    """The median. A CPU's is the process' own time, which others on the machine disturb least.
+
+    is_recorded: as a CUDA graph, else launch by launch, gaps included.
+    """
+    if device.type != "cuda":
+        return _process_ms(run)
+    return _replayed_ms(run) if is_recorded else _launched_ms(run)
 
 
 def _replayed_ms(run: Callable[[], None]) -> float:
@@ -25,6 +32,13 @@ def _replayed_ms(run: Callable[[], None]) -> float:
         run()
         torch.cuda.synchronize()
         middle: float = do_bench_cudagraph(run, rep=50, return_mode="median")
+    return middle
+
+
+def _launched_ms(run: Callable[[], None]) -> float:
+    from triton.testing import do_bench  # on a GPU alone
+
+    middle: float = do_bench(run, return_mode="median")
     return middle
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .bench_cases import Case
 
-GUARDED = ("decay scalar", "delta scalar")
+GUARDED = ("decay scalar", "delta scalar", "packed decay scalar", "packed delta scalar")
 
 
 def peer_is_installed() -> bool:
@@ -60,7 +60,8 @@ def _constant(case: Case) -> Any:
 
 def _gated(module: str, case: Case) -> Any:
     q, k, v, g = case.leaves
-    return _function(f"fla.ops.{module}", f"chunk_{module}")(q, k, v, g)
+    call = _function(f"fla.ops.{module}", f"chunk_{module}")
+    return call(q, k, v, g, cu_seqlens=_bounds(case))
 
 
 def _delta(case: Case) -> Any:
@@ -70,7 +71,13 @@ def _delta(case: Case) -> Any:
 
 def _gated_delta(module: str, case: Case) -> Any:
     q, k, v, beta, g = case.leaves
-    return _function(f"fla.ops.{module}", f"chunk_{module}")(q, k, v, g, beta.to(v.dtype))
+    call = _function(f"fla.ops.{module}", f"chunk_{module}")
+    return call(q, k, v, g, beta.to(v.dtype), cu_seqlens=_bounds(case))
+
+
+def _bounds(case: Case) -> Tensor | None:
+    """On the device, the same tensor each time, as the peer keeps what it made of it."""
+    return case.others[1] if case.is_packed else None
 
 
 def _dplr(case: Case) -> Any:
@@ -104,6 +111,8 @@ _CALLS: dict[str, Callable[[Case], Any]] = {
     "delta none": _delta,
     "delta scalar": partial(_gated_delta, "gated_delta_rule"),
     "delta channel": partial(_gated_delta, "kda"),
+    "packed decay scalar": partial(_gated, "simple_gla"),
+    "packed delta scalar": partial(_gated_delta, "gated_delta_rule"),
     "dplr channel": _dplr,
     "scan": _scan,
     "norm, gated": _gated_norm,

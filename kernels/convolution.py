@@ -66,12 +66,19 @@ def short_convolution(
         initial_state = x.new_zeros(check.sizes["B"], earlier, x.shape[2])
     initial_state = initial_state.to(x.dtype)
     if packing is not None:
-        x = packing.unpack(x)
-        y, _ = short_convolution(
-            x, weight, bias=bias, activation=activation, initial_state=initial_state,
-            normalise=normalise, head_dim=head_dim, eps=eps, form=form,
-        )  # fmt: skip
-        return packing.pack(y), packing.last(torch.cat((initial_state, x), dim=1), earlier)
+        y, _ = packing.in_rows(
+            short_convolution,
+            {"x": x},
+            initial_state=initial_state,
+            weight=weight,
+            bias=bias,
+            activation=activation,
+            normalise=normalise,
+            head_dim=head_dim,
+            eps=eps,
+            form=form,
+        )
+        return y, packing.last_inputs(initial_state, x)
     state = _last_inputs(initial_state, x)
     dtype = working_dtype(x, weight)
     fuses = dtype == torch.float32 and earlier < LARGEST_FUSED_WIDTH

@@ -47,7 +47,7 @@ def test_the_peer_is_asked_for_operations_there_are() -> None:
     by_name = {case.operation: case for case in cases(TINY, CPU)}
     assert set(bench_peer.GUARDED) < set(by_name)
     with_peer = {name for name, case in by_name.items() if bench_peer.peer_call(case) is not None}
-    assert len(with_peer) == 11
+    assert len(with_peer) == 13
     assert "short convolution" not in with_peer
 
 

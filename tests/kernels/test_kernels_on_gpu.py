@@ -13,6 +13,7 @@ from on_gpu import assert_a_graph_gives_the_same
 from torch import Tensor
 
 from linearch import kernels
+from linearch.kernels import packing
 
 pytestmark = pytest.mark.gpu
 
@@ -155,6 +156,30 @@ def test_packed_sequences_agree(
         "initial_state": torch.randn(5, 3, 6, dtype=FLOAT64),
     }
     errors = errors_against_naive(convolved, inputs, device="cuda", form=form)
+    assert max(errors.values()) < 1e-4, errors
+
+
+@pytest.mark.parametrize("form", ["chunked", "triton"])
+@pytest.mark.parametrize("operation", [kernels.chunk_decay, kernels.chunk_delta])
+@pytest.mark.parametrize("call_numbers", [0, 2**40])  # a batch for each class of lengths, or one
+def test_packed_recurrences_of_uneven_lengths_agree(
+    call_numbers: int,
+    operation: Callable[..., Any],
+    form: str,
+    errors_against_naive: Callable[..., dict[str, float]],
+    log_decay_of: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "_CALL_NUMBERS", call_numbers)
+    bounds = torch.tensor([1, 400, 5, 63, 0, 64, 65]).cumsum(0)
+    bounds, rows = F.pad(bounds, (1, 0)), (1, int(bounds[-1]), 2)
+    x = {name: torch.randn(*rows, 16, dtype=FLOAT64) for name in ("q", "k", "v")}
+    x["k"] = F.normalize(x["k"], dim=-1)
+    x["initial_state"] = torch.randn(len(bounds) - 1, 2, 16, 16, dtype=FLOAT64)
+    x["log_decay"] = log_decay_of("mixed", *rows)
+    if operation is kernels.chunk_delta:
+        x["beta"] = torch.rand(*rows, dtype=FLOAT64)
+    errors = errors_against_naive(operation, x, device="cuda", form=form, cu_seqlens=bounds)
     assert max(errors.values()) < 1e-4, errors
 
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linearch import kernels
+from linearch.kernels import packing
+from linearch.kernels.checks import Arguments
 
 FLOAT64 = torch.float64
 BOUNDS = [0, 1, 64, 64, 129, 136]  # lengths of 1, 63, 0, 65 and 7
@@ -93,15 +95,19 @@ def random_inputs(shapes: Shapes, log_decay_of: Callable[..., Tensor]) -> dict[s
     return x
 
 
-def packed(operation: Operation, x: dict[str, Tensor], **options: Any) -> tuple[Tensor, Tensor]:
-    return operation(**x, cu_seqlens=torch.tensor(BOUNDS), **options)
+def packed(
+    operation: Operation, x: dict[str, Tensor], bounds: list[int] = BOUNDS, **options: Any
+) -> tuple[Tensor, Tensor]:
+    return operation(**x, cu_seqlens=torch.tensor(bounds), **options)
 
 
-def one_by_one(operation: Operation, x: dict[str, Tensor], **options: Any) -> tuple[Tensor, Tensor]:
+def one_by_one(
+    operation: Operation, x: dict[str, Tensor], bounds: list[int] = BOUNDS, **options: Any
+) -> tuple[Tensor, Tensor]:
     """What `packed` should return, from calls with one sequence each."""
     outputs, states = [], []
-    for n, (start, end) in enumerate(pairwise(BOUNDS)):
-        piece = {name: _of_sequence(name, t, n, start, end) for name, t in x.items()}
+    for n, (start, end) in enumerate(pairwise(bounds)):
+        piece = {name: _of_sequence(name, t, n, start, end, bounds[-1]) for name, t in x.items()}
         if start == end:
             state = piece.get("initial_state")
         else:
@@ -113,15 +119,23 @@ def one_by_one(operation: Operation, x: dict[str, Tensor], **options: Any) -> tu
     return torch.cat(outputs, dim=1), torch.cat(states)
 
 
-def _of_sequence(name: str, x: Tensor, n: int, start: int, end: int) -> Tensor:
+def _of_sequence(name: str, x: Tensor, n: int, start: int, end: int, length: int) -> Tensor:
     if name == "initial_state":
         return x[n : n + 1]
     if name in SHARED or x.dim() == 1:
         return x
-    steps = x.shape[1] // LENGTH
+    steps = x.shape[1] // length
     return x[:, start * steps : end * steps]
 
 
+@pytest.fixture(params=["one batch", "several batches"])
+def call_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decides whether these sequences, two classes of lengths, share a batch."""
+    numbers = 0 if request.param == "several batches" else 2**40
+    monkeypatch.setattr(packing, "_CALL_NUMBERS_ON_CPU", numbers)
+
+
+@pytest.mark.usefixtures("call_numbers")
 @pytest.mark.parametrize("form", ["naive", "chunked"])
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_states_and_gradients_are_those_of_each_sequence_alone(
@@ -132,18 +146,84 @@ def test_outputs_states_and_gradients_are_those_of_each_sequence_alone(
 ) -> None:
     operation, shapes = CASES[case]
     x = {n: t.requires_grad_() for n, t in random_inputs(shapes, log_decay_of).items()}
-    wanted = one_by_one(operation, x, form=form)
+    for name, error in errors_against_one_by_one(operation, x, relative_error, form=form).items():
+        assert error < 1e-9, name
+
+
+def errors_against_one_by_one(
+    operation: Operation,
+    x: dict[str, Tensor],
+    relative_error: Callable[[Tensor, Tensor], float],
+    **options: Any,
+) -> dict[str, float]:
+    wanted = one_by_one(operation, x, **options)
     weights = [torch.randn_like(t) for t in wanted]
 
     def with_gradients(results: tuple[Tensor, Tensor]) -> list[Tensor]:
         loss = sum((t * w).sum() for t, w in zip(results, weights, strict=True))
         return [*results, *torch.autograd.grad(loss, list(x.values()))]
 
-    got = with_gradients(packed(operation, x, form=form))
-    for name, a, b in zip(["o", "state", *x], got, with_gradients(wanted), strict=True):
-        assert relative_error(a, b) < 1e-9, name
+    pairs = zip(
+        with_gradients(packed(operation, x, **options)), with_gradients(wanted), strict=True
+    )
+    errors = [relative_error(got, alone) for got, alone in pairs]
+    return dict(zip(["o", "state", *x], errors, strict=True))
 
 
+VERY_UNEVEN = [0, 1, 2001, 2006, 2069, 2133, 2198]  # lengths of 1, 2000, 5, 63, 64 and 65
+
+
+@pytest.mark.parametrize("bounds", [VERY_UNEVEN, [0, 128, 192], [0, 70, 140, 210], [0, 9]])
+@pytest.mark.parametrize("operation", [kernels.chunk_decay, kernels.chunk_delta])
+def test_sequences_may_be_very_uneven_or_of_one_length(
+    operation: Operation,
+    bounds: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    log_decay_of: Callable[..., Tensor],
+    relative_error: Callable[[Tensor, Tensor], float],
+) -> None:
+    monkeypatch.setattr(packing, "_CALL_NUMBERS_ON_CPU", 0)
+    shapes: Shapes = {name: (1, bounds[-1], 2, 5) for name in ("q", "k", "v")}
+    shapes |= {"log_decay": (1, bounds[-1], 2), "initial_state": (len(bounds) - 1, 2, 5, 5)}
+    if operation is kernels.chunk_delta:
+        shapes["beta"] = (1, bounds[-1], 2)
+    x = {n: t.requires_grad_() for n, t in random_inputs(shapes, log_decay_of).items()}
+    errors = errors_against_one_by_one(operation, x, relative_error, bounds=bounds)
+    assert max(errors.values()) < 1e-9, errors
+
+
+def test_uneven_sequences_are_padded_by_a_quarter_or_a_chunk_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "_CALL_NUMBERS_ON_CPU", 0)
+    seen = []
+
+    def operation(x: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
+        seen.append(x.shape[:2])
+        return x, x[:, -1]
+
+    x = torch.randn(1, VERY_UNEVEN[-1], 1)
+    check = Arguments("operation")
+    check.tensor("x", x, "B T D")
+    rows = packing.Packing.of(check, torch.tensor(VERY_UNEVEN), x.device)
+    y, _ = rows.in_rows(operation, {"x": x}, initial_state=None)
+    assert torch.equal(y, x)
+    assert seen == [(1, 2000), (1, 65), (4, 64)]
+
+
+@pytest.mark.usefixtures("call_numbers")
+def test_the_loops_gradients_can_be_differentiated_again() -> None:
+    def packed_loop(*leaves: Tensor) -> tuple[Tensor, Tensor]:
+        *qkv, state = leaves
+        bounds = torch.tensor([0, 1, 3, 68])
+        return kernels.chunk_decay(*qkv, initial_state=state, cu_seqlens=bounds, form="naive")
+
+    leaves = [torch.randn(1, 68, 1, 1, dtype=FLOAT64, requires_grad=True) for _ in range(3)]
+    state = torch.randn(3, 1, 1, 1, dtype=FLOAT64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(packed_loop, (*leaves, state), fast_mode=True)
+
+
+@pytest.mark.usefixtures("call_numbers")
 @pytest.mark.parametrize("case", ["decay, channel and value", "delta", "convolution"])
 def test_what_is_not_a_number_stays_in_its_sequence(
     case: str, log_decay_of: Callable[..., Tensor]
