@@ -10,7 +10,7 @@ from torch import Tensor
 from ...config import GateConfig
 from ..results import GateResult
 from .compare import (
-    SAME_SHAPE,
+    OTHER_TOKENS,
     Difference,
     ask,
     draw,
@@ -34,7 +34,7 @@ def causality(probe: MixerProbe, config: GateConfig, generator: torch.Generator)
     norm would not notice a sign. Each cut is one row of a batch, after the batch gate has shown
     that rows do not see each other.
     """
-    limit = tolerated(probe, config, SAME_SHAPE)
+    limit = tolerated(probe, config, OTHER_TOKENS)
     largest = 0.0
     n_cuts = {}
     for length, positions in _plans(probe.facts, generator):
