@@ -319,3 +319,13 @@ def test_what_a_trial_found_out_is_rejected_and_may_be_repaired(
     row = store.queries.architecture("mixer 1", run_id).architecture
     assert (row.state, row.rejected_by) == ("rejected", status)
     assert proposer.repairs == [(status, "its trained weights fail")]
+
+
+def test_a_baseline_that_is_rejected_is_missed_aloud(store: Store, config: RunConfig) -> None:
+    def one_is_unsound(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        is_meant = isinstance(job, JudgeJob) and "retention" in job.source.casefold()
+        return unsound() if is_meant else all_is_well(job)
+
+    config = validate_config({**config.model_dump(), "baselines": ["retnet", "gated_deltanet"]})
+    _, run_id = run(store, config, Workers(one_is_unsound), Script())
+    assert cautions(store, run_id)[0] == "The baseline retnet has no score here: it leaks"
