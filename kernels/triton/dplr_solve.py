@@ -72,42 +72,42 @@ def solve_kernel(
         store_tile(giving_b_ptr + place, vb * till_end, rows, columns, H * K, left, k_left, EVEN_K)
         is_strong = _is_strong(summed, rows, C)
         tl.store(strong_ptr + at * tl.cdiv(K, 64) + begin // 64, is_strong.to(tl.int32))
-        of_k, of_b = _seen(vq, summed, vk, vb, summed, is_strong, C, dtype, PRECISION)
-        asked_k += of_k
-        asked_b += of_b
+        asked_k += _seen(vq, summed, vk, summed, is_strong, C, dtype, PRECISION)
+        asked_b += _seen(vq, summed, vb, summed, is_strong, C, dtype, PRECISION)
     tl.store(scores_k_ptr + square, tl.where(reads, asked_k, 0.0).to(dtype))
     tl.store(scores_b_ptr + square, tl.where(reads, asked_b, 0.0).to(dtype))
 
-    # A second pass over the channels, since four tiles of scores do not fit into the registers.
-    known = tl.zeros((C, C), dtype=tl.float32)
+    # Passes of their own, since few tiles fit into the registers beside the inverse.
     system = tl.zeros((C, C), dtype=tl.float32)
     for begin in range(0, K, BK):
         k_left = K - begin
         va = load_tile(a_at + begin, rows, columns, a_t, left, k_left, EVEN_K).to(dtype)
-        vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
         vb = load_tile(b_at + begin, rows, columns, b_t, left, k_left, EVEN_K).to(dtype)
         g = _gates(g_ptr + token + begin, rows, columns, H * K, left, k_left, EVEN_K, exact)
         summed = tl.cumsum(g, 0)
         is_strong = _is_strong(summed, rows, C)
-        of_k, of_b = _seen(va, summed - g, vk, vb, summed, is_strong, C, dtype, PRECISION)
-        known += of_k
-        system += of_b
-    known = tl.where(below, known, 0.0)
+        system += _seen(va, summed - g, vb, summed, is_strong, C, dtype, PRECISION)
     system = tl.where(below, system, 0.0)
     ones = tl.full((C,), 1.0, dtype=tl.float32)
     z = -solved_for(dtype, -system, ones, C, PRECISION)
     tl.store(z_ptr + square, z.to(dtype))
-    y = known + product(z, known, PRECISION)
-    tl.store(y_ptr + square, y.to(dtype))
 
+    known = tl.zeros((C, C), dtype=tl.float32)
     for begin in range(0, K, BK):
         k_left = K - begin
         place = token + begin
         va = load_tile(a_at + begin, rows, columns, a_t, left, k_left, EVEN_K).to(dtype)
+        vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
         g = _gates(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
-        reading = va * power_of_two((tl.cumsum(g, 0) - g).to(tl.float32))
+        summed = tl.cumsum(g, 0)
+        is_strong = _is_strong(summed, rows, C)
+        known += _seen(va, summed - g, vk, summed, is_strong, C, dtype, PRECISION)
+        reading = va * power_of_two((summed - g).to(tl.float32))
         reading += product(z, reading, PRECISION)
         store_tile(reading_ptr + place, reading, rows, columns, H * K, left, k_left, EVEN_K)
+    known = tl.where(below, known, 0.0)
+    y = known + product(z, known, PRECISION)
+    tl.store(y_ptr + square, y.to(dtype))
 
 
 @triton.jit
@@ -128,27 +128,21 @@ def _is_strong(summed, rows, C: tl.constexpr):
 
 @triton.jit
 def _seen(
-    x, reach, k, b, summed, is_strong, C: tl.constexpr, OPERANDS: tl.constexpr,
+    x, reach, k, summed, is_strong, C: tl.constexpr, OPERANDS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """2^(reach_t - G_s) x_t . k_s and the same of b, [C, C]; right where no exponent is above 0."""
+    """2^(reach_t - G_s) x_t . k_s, [C, C]; right where no exponent is above 0."""
     rows = tl.arange(0, C)
-    of_k = tl.zeros((C, C), dtype=tl.float32)
-    of_b = tl.zeros((C, C), dtype=tl.float32)
+    seen = tl.zeros((C, C), dtype=tl.float32)
     if is_strong:
         for s in range(C):
             g_s = tl.sum(tl.where(rows[:, None] == s, summed, 0.0), 0)
             since = tl.minimum((reach - g_s[None, :]).to(tl.float32), 0.0)
-            weights = x * power_of_two(since)
-            column = rows[None, :] == s
-            from_k = tl.sum(weights * row_of(k, rows, s)[None, :], 1)
-            from_b = tl.sum(weights * row_of(b, rows, s)[None, :], 1)
-            of_k += tl.where(column, from_k[:, None], 0.0)
-            of_b += tl.where(column, from_b[:, None], 0.0)
+            weights = x * power_of_two(since) * row_of(k, rows, s)[None, :]
+            seen += tl.where(rows[None, :] == s, tl.sum(weights, 1)[:, None], 0.0)
     else:
         middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
         read = (x * power_of_two((reach - middle[None, :]).to(tl.float32))).to(OPERANDS)
-        growth = power_of_two((middle[None, :] - summed).to(tl.float32))
-        of_k = product(read, tl.trans((k * growth).to(OPERANDS)), PRECISION)
-        of_b = product(read, tl.trans((b * growth).to(OPERANDS)), PRECISION)
-    return of_k, of_b
+        given = (k * power_of_two((middle[None, :] - summed).to(tl.float32))).to(OPERANDS)
+        seen = product(read, tl.trans(given), PRECISION)
+    return seen
