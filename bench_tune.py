@@ -54,11 +54,10 @@ def run_tune(*, operations: list[str], shapes: list[str], jobs: int | None, writ
 
 
 def _problems(operations: list[str], shapes: list[Shape]) -> list[Problem]:
-    from .kernels.triton.alternatives import KERNELS
-    from .kernels.triton.config_table import GATES
+    from .kernels.triton.alternatives import PROBLEMS
     from .kernels.tune_trials import Problem
 
-    names = [f"{operation} {gate}" for operation, gate in product(KERNELS, GATES)]
+    names = [f"{operation} {gate}" for operation, gate in PROBLEMS]
     chosen = [name for name in names if name.startswith(tuple(operations or [""]))]
     if not chosen:
         raise ConfigError(f"--operation fits none of {', '.join(names)}")

@@ -27,7 +27,7 @@ _ERROR = 2 * GRADIENT_ERROR
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """What is run: chunk_decay or chunk_delta with a gate."""
+    """What is run: chunk_decay, chunk_delta or chunk_dplr with a gate."""
 
     operation: str
     gate: str

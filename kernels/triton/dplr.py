@@ -59,13 +59,13 @@ def _forward_op(
     o, final, sums, strong, scores_k, scores_b, z, y, c, states, *keys = room
     (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v)
-    config = configs.solve(K)
+    config = configs.solve(K, V, v.dtype)
     solve_kernel[(B * H * chunks,)](
         q, k, a, b, log_decay.contiguous(), sums, strong, scores_k, scores_b, z, y, *keys,
         T, H, K, chunks, *_rows(q), *_rows(k), *_rows(a), *_rows(b),
         BK=config.block_m, EVEN_K=K % config.block_m == 0, **config.compiled(), **shared,
     )  # fmt: skip
-    config = configs.recurrence(K, V)
+    config = configs.forward(K, V, v.dtype)
     start = final if initial_state is None else initial_state.contiguous()
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
         *keys, v, sums, y, scores_k, scores_b, start, o, final, c, states,
@@ -113,7 +113,7 @@ def _backward_op(
     grads = _gradients(q, v, gate_grad, start_grad)
     dq, dk, dv, da, db, dg, dstart = grads
     dc, dstates = torch.empty_like(c), torch.empty_like(states)
-    config = configs.recurrence(K, V)
+    config = configs.backward(K, V, v.dtype)
     backward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
         *keys, sums, y, scores_k, scores_b, do,
         dstart if grad_final is None else grad_final.float().contiguous(), dv, dc, dstates, dstart,
@@ -127,7 +127,7 @@ def _backward_op(
         v, c, z, do, dc, *pairs, scale, T, H, V, chunks, *_rows(v), *_rows(do),
         BV=config.block_n, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
     )  # fmt: skip
-    config = configs.pull(K, V)
+    config = configs.pull(K, V, v.dtype)
     pull_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
         q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg,
         scale, T, H, K, V, chunks,
