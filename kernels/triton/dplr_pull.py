@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from .delta_pull import decays_since
+from .dplr_solve import gates_of, middle_of
 from .tiles import load_tile, passed_on, power_of_two, product, row_of, store_tile
 
 
@@ -73,7 +74,7 @@ def pairs_kernel(
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def pull_kernel(
-    q_ptr, k_ptr, a_ptr, b_ptr, v_ptr, sums_ptr, strong_ptr, c_ptr, do_ptr, dr_ptr,
+    q_ptr, k_ptr, a_ptr, b_ptr, v_ptr, g_ptr, totals_ptr, strong_ptr, c_ptr, do_ptr, dr_ptr,
     states_ptr, dstates_ptr, pairs_qk_ptr, pairs_qb_ptr, pairs_ak_ptr, pairs_ab_ptr,
     dq_ptr, dk_ptr, da_ptr, db_ptr, dg_ptr,
     scale, T, H, K, V, chunks,
@@ -131,11 +132,12 @@ def pull_kernel(
         if GATE_GRAD:
             passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
 
-    sums_at = sums_ptr + at * C * K + i_k * BK
-    summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
-    inside = along_k < k_left
-    middle = tl.floor(tl.load(sums_at + (C // 2 - 1) * K + along_k, mask=inside, other=0.0))
-    total = tl.load(sums_at + (C - 1) * K + along_k, mask=inside, other=0.0)
+    exact = totals_ptr.dtype.element_ty
+    g = gates_of(g_ptr + out_place, rows, along_k, H * K, left, k_left, EVEN_K, exact)
+    summed = tl.cumsum(g, 0)
+    middle = middle_of(summed, rows, C)
+    totals_at = totals_ptr + at * K + i_k * BK
+    total = tl.load(totals_at + along_k, mask=along_k < k_left, other=0.0)
     is_strong = tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) != 0
     from_start = power_of_two(summed.to(tl.float32))
     till_end = power_of_two((total[None, :] - summed).to(tl.float32))
@@ -157,7 +159,6 @@ def pull_kernel(
         down += x * dx
         vq = load_tile(q_at, rows, along_k, q_t, left, k_left, EVEN_K).to(dtype)
         va = load_tile(a_at, next_rows, along_k, a_t, left, k_left, EVEN_K).to(dtype)
-        summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
         pairs_at = tl.where(is_k, pairs_qk_ptr, pairs_qb_ptr) + at * C * C
         dq, dx, up = _with_pairs(
             dq, dx, up, vq, x, pairs_at, summed, middle, is_strong, C, PRECISION

@@ -20,17 +20,19 @@ from .tiles import LOG2_E, load_tile, power_of_two, product, row_of, store_tile
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def solve_kernel(
-    q_ptr, k_ptr, a_ptr, b_ptr, g_ptr, sums_ptr, strong_ptr, scores_k_ptr, scores_b_ptr,
+    q_ptr, k_ptr, a_ptr, b_ptr, g_ptr, totals_ptr, strong_ptr, scores_k_ptr, scores_b_ptr,
     z_ptr, y_ptr, asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr,
     T, H, K, chunks,
     q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h,
-    C: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, SAVE: tl.constexpr, EVEN_K: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Z and Y of each chunk, its scores e^(G_t - G_s) q_t . (b_s, k_s) and G, in base 2.
+    """Y and, to SAVE, Z of each chunk, its scores e^(G_t - G_s) q_t . (b_s, k_s) and, in base 2,
+    G_end.
 
     Also what q asks of the state before the chunk, e^G q, what is read of it, W, what k and b give
     to the next, e^(G_end - G) k and b, and which channels decay too fast for the factors
-    2^(G_t - M) 2^(M - G_s), with M the middle's sum rounded down as in gates.py.
+    2^(G_t - M) 2^(M - G_s), with M the middle's sum.
     """
     pid = tl.program_id(0)
     chunk = pid % chunks
@@ -41,7 +43,7 @@ def solve_kernel(
     first = chunk.to(tl.int64) * C
     left = T - chunk * C
     dtype = z_ptr.dtype.element_ty
-    exact = sums_ptr.dtype.element_ty
+    exact = totals_ptr.dtype.element_ty
     rows = tl.arange(0, C)
     columns = tl.arange(0, BK)
     below = rows[:, None] > rows[None, :]
@@ -61,10 +63,10 @@ def solve_kernel(
         vq = load_tile(q_at + begin, rows, columns, q_t, left, k_left, EVEN_K).to(dtype)
         vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
         vb = load_tile(b_at + begin, rows, columns, b_t, left, k_left, EVEN_K).to(dtype)
-        g = _gates(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
+        g = gates_of(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
         summed = tl.cumsum(g, 0)
-        store_tile(sums_ptr + at * C * K + begin, summed, rows, columns, K, C, k_left, EVEN_K)
         total = tl.sum(tl.where(rows[:, None] == C - 1, summed, 0.0), 0)
+        tl.store(totals_ptr + at * K + begin + columns, total, mask=columns < k_left)
         asking = vq * power_of_two(summed.to(tl.float32))
         store_tile(asking_ptr + place, asking, rows, columns, H * K, left, k_left, EVEN_K)
         till_end = power_of_two((total[None, :] - summed).to(tl.float32))
@@ -83,14 +85,15 @@ def solve_kernel(
         k_left = K - begin
         va = load_tile(a_at + begin, rows, columns, a_t, left, k_left, EVEN_K).to(dtype)
         vb = load_tile(b_at + begin, rows, columns, b_t, left, k_left, EVEN_K).to(dtype)
-        g = _gates(g_ptr + token + begin, rows, columns, H * K, left, k_left, EVEN_K, exact)
+        g = gates_of(g_ptr + token + begin, rows, columns, H * K, left, k_left, EVEN_K, exact)
         summed = tl.cumsum(g, 0)
         is_strong = _is_strong(summed, rows, C)
         system += _seen(va, summed - g, vb, summed, is_strong, C, dtype, PRECISION)
     system = tl.where(below, system, 0.0)
     ones = tl.full((C,), 1.0, dtype=tl.float32)
     z = -solved_for(dtype, -system, ones, C, PRECISION)
-    tl.store(z_ptr + square, z.to(dtype))
+    if SAVE:
+        tl.store(z_ptr + square, z.to(dtype))
 
     known = tl.zeros((C, C), dtype=tl.float32)
     for begin in range(0, K, BK):
@@ -98,7 +101,7 @@ def solve_kernel(
         place = token + begin
         va = load_tile(a_at + begin, rows, columns, a_t, left, k_left, EVEN_K).to(dtype)
         vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
-        g = _gates(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
+        g = gates_of(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
         summed = tl.cumsum(g, 0)
         is_strong = _is_strong(summed, rows, C)
         known += _seen(va, summed - g, vk, summed, is_strong, C, dtype, PRECISION)
@@ -111,7 +114,7 @@ def solve_kernel(
 
 
 @triton.jit
-def _gates(
+def gates_of(
     g_at, rows, columns, stride, left, k_left, EVEN_K: tl.constexpr, EXACT: tl.constexpr
 ):  # fmt: skip
     """Log decays in base 2."""
@@ -120,9 +123,14 @@ def _gates(
 
 
 @triton.jit
+def middle_of(summed, rows, C: tl.constexpr):
+    """The sum at a chunk's middle, rounded down as in gates.py."""
+    return tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
+
+
+@triton.jit
 def _is_strong(summed, rows, C: tl.constexpr):
-    middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
-    apart = (summed - middle[None, :]).to(tl.float32)
+    apart = (summed - middle_of(summed, rows, C)[None, :]).to(tl.float32)
     return tl.max(tl.max(tl.abs(apart), 1), 0) > FARTHEST
 
 
@@ -141,7 +149,7 @@ def _seen(
             weights = x * power_of_two(since) * row_of(k, rows, s)[None, :]
             seen += tl.where(rows[None, :] == s, tl.sum(weights, 1)[:, None], 0.0)
     else:
-        middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
+        middle = middle_of(summed, rows, C)
         read = (x * power_of_two((reach - middle[None, :]).to(tl.float32))).to(OPERANDS)
         given = (k * power_of_two((middle[None, :] - summed).to(tl.float32))).to(OPERANDS)
         seen = product(read, tl.trans(given), PRECISION)
