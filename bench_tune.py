@@ -14,7 +14,7 @@ from .errors import ConfigError, PreflightError
 if TYPE_CHECKING:
     from .kernels.bench_cases import Shape
     from .kernels.triton.config_table import Config, Entry, Launch
-    from .kernels.tune import Tried
+    from .kernels.tune import Times, Tried
     from .kernels.tune_trials import Problem
 
 _SHAPES: tuple[Shape, ...] = ((32, 2048, 16, 128), (32, 2048, 8, 64), (32, 2048, 8, 32))
@@ -33,6 +33,7 @@ def run_tune(*, operations: list[str], shapes: list[str], jobs: int | None, writ
     problems = _problems(operations, wanted)
 
     from .kernels.triton import config_table
+    from .kernels.tune import Times
 
     major, minor = torch.cuda.get_device_capability()
     arch = 10 * major + minor
@@ -42,23 +43,27 @@ def run_tune(*, operations: list[str], shapes: list[str], jobs: int | None, writ
     table = config_table.read()
     n_winners = 0
     for problem in problems:
+        kept: list[Times] = []  # today's, and with each winner
         for row in _search(problem, failures):
             print(line(row), flush=True)
+            if isinstance(row.outcome, Times) and (row.is_winner or not kept):
+                kept.append(row.outcome)
             if row.is_winner:
                 table.setdefault(f"sm_{arch}", {})[row.launch] = _entry(row, problem.shape)
                 n_winners += 1
                 if write:  # at once: a run that is cut short has not been for nothing
                     config_table.write(table)
+        for times, when in zip(kept[:1] + kept[1:][-1:], ("before", "after"), strict=False):
+            print(f"{problem.operation} {problem.gate}, {when}: {kernels_line(times)}", flush=True)
     where = f"written to {config_table.PATH}" if write else "not written: --write does"
     print(f"{n_winners} faster configurations, {where}")
 
 
 def _problems(operations: list[str], shapes: list[Shape]) -> list[Problem]:
-    from .kernels.triton.alternatives import KERNELS
-    from .kernels.triton.config_table import GATES
+    from .kernels.triton.alternatives import PROBLEMS
     from .kernels.tune_trials import Problem
 
-    names = [f"{operation} {gate}" for operation, gate in product(KERNELS, GATES)]
+    names = [f"{operation} {gate}" for operation, gate in PROBLEMS]
     chosen = [name for name in names if name.startswith(tuple(operations or [""]))]
     if not chosen:
         raise ConfigError(f"--operation fits none of {', '.join(names)}")
@@ -98,7 +103,7 @@ def _compile(problems: list[Problem], arch: int, jobs: int) -> dict[tuple[Launch
 def _search(problem: Problem, failures: dict[tuple[Launch, Config], str]) -> Iterator[Tried]:
     """Rows of one problem; what was not compiled is not tried."""
     from .kernels.triton.alternatives import FORWARD
-    from .kernels.tune import Times, search
+    from .kernels.tune import search
     from .kernels.tune_trials import Trials
 
     with Trials(problem) as on_gpu:
@@ -124,6 +129,13 @@ def line(row: Tried) -> str:
         return start
     was = f"today's {row.before.forward_us:.0f} and {row.before.both_us:.0f}"
     return f"{start}  {'wins' if row.is_winner else 'not again'}: {was}"
+
+
+def kernels_line(times: Times) -> str:
+    """Each kernel's µs of a forward and a backward pass."""
+    return ", ".join(
+        f"{kernel.removesuffix('_kernel')} {us:.0f}" for kernel, us in times.kernels_us.items()
+    )
 
 
 def _entry(row: Tried, shape: Shape) -> Entry:

@@ -14,24 +14,31 @@ from torch import Tensor
 _SECONDS_ON_CPU = 0.5  # for one figure
 
 
-def run_ms(run: Callable[[], None], device: torch.device, *, is_recorded: bool = True) -> float:
+def run_ms(
+    run: Callable[[], None],
+    device: torch.device,
+    *,
+    is_recorded: bool = True,
+    replay_ms: int = 50,
+) -> float:
     """The median. A CPU's is the process' own time, which others on the machine disturb least.
 
-    is_recorded: as a CUDA graph, else launch by launch, gaps included.
+    is_recorded: as a CUDA graph, else launch by launch, gaps included. replay_ms: about how long
+    one of a graph's ten replays takes.
     """
     if device.type != "cuda":
         return _process_ms(run)
-    return _replayed_ms(run) if is_recorded else _launched_ms(run)
+    return _replayed_ms(run, replay_ms) if is_recorded else _launched_ms(run)
 
 
-def _replayed_ms(run: Callable[[], None]) -> float:
+def _replayed_ms(run: Callable[[], None], replay_ms: int) -> float:
     """Over replays of a graph of several runs, so that gaps between launches do not count."""
     from triton.testing import do_bench_cudagraph  # on a GPU alone
 
     with torch.cuda.stream(torch.cuda.Stream()):
         run()
         torch.cuda.synchronize()
-        middle: float = do_bench_cudagraph(run, rep=50, return_mode="median")
+        middle: float = do_bench_cudagraph(run, rep=replay_ms, return_mode="median")
     return middle
 
 

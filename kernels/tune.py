@@ -6,8 +6,8 @@ An alternative replaces today's configuration if its results agree and it is fas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class Times:
 
     forward_us: float
     both_us: float  # forward and backward
+    kernels_us: Mapping[str, float] = field(default_factory=dict)  # of both; empty on a CPU
 
 
 # Times with these configurations in the place of today's, or why there are none.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import chunk_decay, chunk_delta
+from . import chunk_decay, chunk_delta, chunk_dplr
 from .forms import Form
 
 OUTPUT_ERROR, GRADIENT_ERROR = 5e-3, 1e-2  # relative norms, of bfloat16
@@ -21,6 +21,7 @@ Tensors = dict[str, Tensor]
 _OPERATIONS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "decay": chunk_decay,
     "delta": chunk_delta,
+    "dplr": chunk_dplr,
 }
 
 
@@ -61,6 +62,9 @@ def _inputs(operation: str, gate: str, dim: int, strength: str) -> Tensors:
 
     q, k, v = (normal(*rows, dim) for _ in range(3))
     inputs = {"q": q, "k": F.normalize(k, dim=-1) if operation == "delta" else k, "v": v}
+    if operation == "dplr":
+        a = F.normalize(normal(*rows, dim), dim=-1)
+        inputs |= {"a": a, "b": -a * torch.rand((*rows, dim), generator=random)}
     inputs = {name: x.bfloat16() for name, x in inputs.items()}
     inputs["initial_state"] = normal(2, 2, dim, dim)
     if operation == "delta":

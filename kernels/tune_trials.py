@@ -17,17 +17,19 @@ from torch import Tensor
 from .bench_cases import Case, Shape, cases
 from .bench_clock import run_ms
 from .triton.config_table import Config, Launch, trying
+from .triton.launch_times import kernels_us
 from .tune import Times
 from .tune_check import GRADIENT_ERROR, disagreement, relative_error
 
 _LIMIT_S = 120.0  # of one trial, the start of a process and its first compilations included
 # At the large shape two results are compared that may each be off by this much.
 _ERROR = 2 * GRADIENT_ERROR
+_REPLAY_MS = 20  # ten of them a figure, two figures a trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """What is run: chunk_decay or chunk_delta with a gate."""
+    """What is run: chunk_decay, chunk_delta or chunk_dplr with a gate."""
 
     operation: str
     gate: str
@@ -149,4 +151,6 @@ def _times(problem: Problem) -> Times:
         torch.autograd.grad(case.call(form="triton")[0], case.leaves, grad)
 
     device = torch.device(problem.device)
-    return Times(forward_us=1e3 * run_ms(forward, device), both_us=1e3 * run_ms(both, device))
+    forward_ms, both_ms = (run_ms(run, device, _REPLAY_MS) for run in (forward, both))
+    of_kernels = kernels_us(both) if device.type == "cuda" else {}
+    return Times(forward_us=1e3 * forward_ms, both_us=1e3 * both_ms, kernels_us=of_kernels)

@@ -5,23 +5,32 @@ Left out are those that were slower or wrong whenever they were tried: see docs/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 
 import torch
 
-from . import configs, delta_configs
+from . import configs, delta_configs, dplr_configs
 from .config_table import GATES, Config, Launch
 
 # In the order of the search: what takes most of an operation's time first.
 KERNELS = {
     "decay": ("decay pull", "decay sweep", "decay sweep reversed"),
     "delta": ("delta pull", "delta backward", "delta forward", "delta solve", "delta pairs"),
+    "dplr": ("dplr pull", "dplr backward", "dplr forward", "dplr solve", "dplr pairs"),
 }
-FORWARD = ("decay sweep", "delta forward", "delta solve")  # these are judged by the forward pass
-_WARPS, _STAGES = (4, 8), (1, 2, 3)
-_REGISTERS = (None, 168)  # a thread; 168 leave room for three programs of 4 warps
+# chunk_dplr's kernels know a channel's gate alone.
+PROBLEMS = tuple(
+    (operation, gate)
+    for operation, gate in product(KERNELS, GATES)
+    if operation != "dplr" or gate == "channel"
+)
+# These are judged by the forward pass.
+FORWARD = ("decay sweep", "delta forward", "delta solve", "dplr forward", "dplr solve")
+_HOLD_STATE = ("delta forward", "delta backward", "dplr forward", "dplr backward")
+_MARKED = ("delta solve", "delta pull", "dplr solve", "dplr pull")
+_STAGES = (1, 2, 3)
+_REGISTERS = {4: (None, 168), 8: (None,)}  # by warps; 168 a thread leave room for a third program
 
 
 def launches(operation: str, gate: str, dim: int) -> list[Launch]:
@@ -51,32 +60,50 @@ def current(launch: Launch) -> Config:
             return delta_configs.pairs(*size, launch.gate, is_plain=True)
         case "delta pull":
             return delta_configs.pull(*size, launch.gate, is_plain=True)
+        case "dplr solve":
+            return dplr_configs.solve(*size)
+        case "dplr forward":
+            return dplr_configs.forward(*size)
+        case "dplr backward":
+            return dplr_configs.backward(*size)
+        case "dplr pairs":
+            return dplr_configs.pairs(*size)
+        case "dplr pull":
+            return dplr_configs.pull(*size)
     raise ValueError(f"no kernel is called {launch.kernel!r}")
 
 
 def alternatives(launch: Launch, today: Config) -> list[Config]:
     """Other compilations of today's tile, and of a wider one where values are wide."""
-    widens = launch.value_dim >= 128 and launch.kernel != "delta solve"
-    wider = replace(today, block_n=128) if widens else today
-    tried = [*_compilations(today), *(_compilations(wider, warps=(8,)) if wider != today else ())]
+    tried = _compilations(today)
+    if launch.value_dim >= 128 and not launch.kernel.endswith("solve"):
+        wider = replace(today, block_n=128, num_warps=8, max_registers=None)
+        tried += [replace(wider, num_stages=stages) for stages in _STAGES]
     return [
         config
-        for config in tried
-        if config != today and forbidden(launch, config) is None and not _is_known_slow(config)
+        for config in dict.fromkeys(tried)
+        if config != today
+        and forbidden(launch, config) is None
+        and not _is_known_slow(launch, config)
     ]
 
 
-def _compilations(tile: Config, warps: Iterable[int] = _WARPS) -> list[Config]:
+def _compilations(tile: Config) -> list[Config]:
     return [
-        replace(tile, num_warps=n, num_stages=stages, max_registers=registers)
-        for n, stages, registers in product(warps, _STAGES, _REGISTERS)
-        if n == 4 or registers is None
+        replace(tile, num_warps=warps, num_stages=stages, max_registers=registers)
+        for warps, of_warps in _REGISTERS.items()
+        for stages, registers in product(_STAGES, of_warps)
     ]
 
 
-def _is_known_slow(config: Config) -> bool:
-    """Eight warps on a tile of 64 rows with three stages never fit beside a second program."""
-    return config.num_warps == 8 and config.num_stages == 3
+def _is_known_slow(launch: Launch, config: Config) -> bool:
+    """Eight warps on a tile of 64 rows with three stages never fit beside a second program. A state
+    or a channel's gates fill the registers: fewer spilled 660 to 1,700 bytes (compiler's report).
+    """
+    is_full = launch.kernel in _HOLD_STATE or GATES[launch.gate] == "channel"
+    if config.num_warps == 8 and config.num_stages == 3:
+        return True
+    return is_full and config.max_registers is not None
 
 
 def forbidden(launch: Launch, config: Config) -> str | None:
@@ -86,12 +113,12 @@ def forbidden(launch: Launch, config: Config) -> str | None:
         return "blocks and warps are powers of two, stages 1 to 4"
     if config.max_registers is not None and not 32 <= config.max_registers <= 255:
         return "a thread has 32 to 255 registers"
-    if launch.kernel in ("delta forward", "delta backward") and config.block_m < launch.key_dim:
+    if launch.kernel in _HOLD_STATE and config.block_m < launch.key_dim:
         return "a program holds all rows of the state"
-    if launch.kernel in ("delta solve", "delta pull") and config.block_m > 64:
+    if launch.kernel in _MARKED and config.block_m > 64:
         return "strong gates are marked for 64 keys at a time"
-    takes = {"delta solve": (config.block_m,), "delta pairs": (config.block_n,)}
-    blocks = takes.get(launch.kernel, (config.block_m, config.block_n))
+    takes = {"solve": (config.block_m,), "pairs": (config.block_n,)}
+    blocks = takes.get(launch.kernel.split()[1], (config.block_m, config.block_n))
     if max(launch.key_dim, launch.value_dim) > delta_configs.NARROW and min(blocks) < 64:
         return "blocks below 64 beside wider ones gave wrong gradients or crashed"
     return None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import load_tile, power_of_two, product, row_of, store_tile
+from .tiles import load_tile, passed_on, power_of_two, product, row_of, store_tile
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -227,11 +227,15 @@ def pull_kernel(
             up -= vk * near
         else:
             reading = power_of_two(apart)
-            near = product(tl.trans(pairs_q), (vq * reading).to(dtype), PRECISION)
-            near += product(tl.trans(pairs_p), (vp * reading).to(dtype), PRECISION)
             giving = power_of_two(-apart)
-            up -= (vk * giving).to(dtype) * near
-            near *= giving
+            given = (vk * giving).to(dtype)
+            # Neither product takes from the other: see passed_on.
+            for_q = product(tl.trans(pairs_q), (vq * reading).to(dtype), PRECISION)
+            up -= given * for_q
+            near = for_q * giving
+            for_p = product(tl.trans(pairs_p), (vp * reading).to(dtype), PRECISION)
+            up -= given * for_p
+            near += for_p * giving
     else:
         near = product(tl.trans(pairs_q), vq, PRECISION)
         near += product(tl.trans(pairs_p), vp, PRECISION)
@@ -239,8 +243,6 @@ def pull_kernel(
             grad *= till_end
             up -= tl.sum(vk * near, 1)
     if GATE_GRAD:
-        # The terms of `up` cancel in part.
-        SUMMING: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32x3"
         down = vk * grad
         if GATE == 1:
             down = tl.sum(down, 1)[:, None]
@@ -250,10 +252,8 @@ def pull_kernel(
             dg_at = dg_ptr + i_k.to(tl.int64) * dg_part + token
             tl.store(dg_at + rows * H, dg, mask=rows < left)
         else:
-            # Sums over later tokens, and over earlier ones without the token itself.
             passing *= power_of_two(total.to(tl.float32))
-            dg = product(tl.where(below, 0.0, 1.0), up, SUMMING) + passing[None, :]
-            dg += product(tl.where(below, 1.0, 0.0), down, PRECISION)
+            dg = passed_on(up, down, rows) + passing[None, :]
             store_tile(dg_ptr + out_place, dg, rows, along_k, H * K, left, k_left, EVEN_K)
     grad += near
     if GATE != 0:

@@ -1,24 +1,39 @@
 """`chunk_dplr`'s static configurations, one for each kernel and size class: nothing is tuned.
 
-Chosen by the compiler's report on registers and shared memory, not by time. Chunks, operands and
-which sizes are narrow are the delta rule's.
+These rules, for what the measured table (config_table.py) has no entry for, were chosen by the
+compiler's report on registers and shared memory, not by time. Chunks, operands and which sizes are
+narrow are the delta rule's.
 """
 
 from __future__ import annotations
 
 import torch
 
-from .config_table import Config
+from .config_table import GATES, Config, Launch, chosen
 from .configs import block
 from .delta_configs import NARROW, operands
 
+_GATE = GATES.index("channel")  # the kernels know no other
 
-def solve(key_dim: int) -> Config:
+
+def solve(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
     """Tiles of keys; values take no part."""
-    return Config(block_m=block(key_dim, 64), block_n=16, num_warps=8, num_stages=1)
+    wide = operands(key_dim, value_dim, dtype) == torch.float32
+    rule = Config(block_m=block(key_dim, 64), block_n=16, num_warps=8 if wide else 4, num_stages=1)
+    return chosen(Launch("dplr solve", _GATE, key_dim, value_dim, dtype), rule)
 
 
-def recurrence(key_dim: int, value_dim: int) -> Config:
+def forward(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    rule = _recurrence(key_dim, value_dim)
+    return chosen(Launch("dplr forward", _GATE, key_dim, value_dim, dtype), rule)
+
+
+def backward(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    rule = _recurrence(key_dim, value_dim)
+    return chosen(Launch("dplr backward", _GATE, key_dim, value_dim, dtype), rule)
+
+
+def _recurrence(key_dim: int, value_dim: int) -> Config:
     """Programs hold all rows of the state and block_n of its columns."""
     narrow = max(key_dim, value_dim) <= NARROW
     return Config(
@@ -32,18 +47,20 @@ def recurrence(key_dim: int, value_dim: int) -> Config:
 def pairs(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
     """Tiles of values; keys take no part."""
     narrow = max(key_dim, value_dim) <= NARROW
-    return Config(
+    rule = Config(
         block_m=16,
         block_n=block(value_dim, NARROW) if narrow else 64,
         num_stages=1 if operands(key_dim, value_dim, dtype) == torch.float32 else 2,
     )
+    return chosen(Launch("dplr pairs", _GATE, key_dim, value_dim, dtype), rule)
 
 
-def pull(key_dim: int, value_dim: int) -> Config:
+def pull(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
     narrow = max(key_dim, value_dim) <= NARROW
-    return Config(
+    rule = Config(
         block_m=block(key_dim, NARROW) if narrow else 64,
         block_n=block(value_dim, NARROW) if narrow else 64,
         num_warps=8,
         num_stages=1,
     )
+    return chosen(Launch("dplr pull", _GATE, key_dim, value_dim, dtype), rule)

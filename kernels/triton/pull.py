@@ -20,6 +20,7 @@ from .tiles import (
     LOG2_E,
     LOWEST_LOG_DECAY,
     load_tile,
+    passed_on,
     power_of_two,
     product,
     row_of,
@@ -164,9 +165,7 @@ def pull_kernel(
             dk *= power_of_two(-shifted)
         if GATE_GRAD:
             across = over * power_of_two(total)
-            one_up = tl.broadcast_to(tl.maximum(rows - 1, 0)[:, None], (C, BK))
-            before = tl.where(rows[:, None] > 0, tl.gather(down, one_up, 0), 0.0)
-            dg = tl.cumsum(up, 0, reverse=True) + tl.cumsum(before, 0) + across[None, :]
+            dg = passed_on(up, down, rows) + across[None, :]
             store_tile(dg_ptr + flat, dg * scale, rows, keys, H * K, left, k_left, EVEN_K)
     to = ((b * T + first) * H + h) * K + block * BK
     store_tile(dq_ptr + to, dq * scale, rows, keys, H * K, left, k_left, EVEN_K)

@@ -71,6 +71,19 @@ def product(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def passed_on(up, down, rows):
+    """Sums of `up` [R, D] over each row and the later ones, and of `down` over the earlier ones.
+
+    No products, though they are faster by themselves: what a product takes from others keeps them
+    all in a layout in which the second four of eight warps repeat the first's 64 rows.
+    """
+    one_up = tl.broadcast_to(tl.maximum(rows - 1, 0)[:, None], down.shape)
+    # Not the sum with the row itself less the row: that would round to its size.
+    before = tl.where(rows[:, None] > 0, tl.gather(down, one_up, 0), 0.0)
+    return tl.cumsum(up, 0, reverse=True) + tl.cumsum(before, 0)
+
+
+@triton.jit
 def row_of(x, rows, row):
     """Row `row` of x [R, D] in float32."""
     return tl.sum(tl.where(rows[:, None] == row, x.to(tl.float32), 0.0), 0)

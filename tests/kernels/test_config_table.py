@@ -15,6 +15,7 @@ if importlib.util.find_spec("triton") is None:
 from linearch.kernels.triton import config_table, configs, delta_configs
 from linearch.kernels.triton.alternatives import (
     KERNELS,
+    PROBLEMS,
     alternatives,
     current,
     forbidden,
@@ -34,8 +35,7 @@ TABLE = config_table.read()
 ENTRIES = [(chip, launch) for chip, entries in TABLE.items() for launch in entries]
 EVERY_LAUNCH = [
     launch
-    for operation in KERNELS
-    for gate in config_table.GATES
+    for operation, gate in PROBLEMS
     for dim in (32, 64, 128)
     for launch in launches(operation, gate, dim)
 ]
@@ -125,6 +125,8 @@ def test_every_entry_names_a_kernel_and_a_configuration_that_is_allowed() -> Non
         ("decay sweep", Config(block_m=128, block_n=32, num_stages=2), "wrong gradients"),
         ("delta pull", Config(block_m=128, block_n=64, num_stages=2), "64 keys at a time"),
         ("delta forward", Config(block_m=64, block_n=64, num_stages=2), "all rows"),
+        ("dplr pull", Config(block_m=128, block_n=64, num_stages=2), "64 keys at a time"),
+        ("dplr backward", Config(block_m=64, block_n=64, num_stages=2), "all rows"),
         ("decay pull", Config(block_m=48, block_n=64, num_stages=2), "powers of two"),
         ("decay pull", Config(block_m=64, block_n=64, num_stages=1, max_registers=8), "registers"),
     ],

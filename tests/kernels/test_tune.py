@@ -11,7 +11,7 @@ if importlib.util.find_spec("triton") is None:
 
 import torch
 
-from linearch.bench_tune import line, run_tune
+from linearch.bench_tune import kernels_line, line, run_tune
 from linearch.errors import ConfigError, PreflightError
 from linearch.kernels.triton.config_table import Config, Launch
 from linearch.kernels.tune import Times, Trial, Tried, search
@@ -95,6 +95,12 @@ def test_a_row_says_what_was_measured_or_why_not() -> None:
     assert "dq is off" in line(Tried(launch=PULL, config=SECOND, outcome="dq is off by 1.0e-1"))
     won = Tried(launch=PULL, config=SECOND, outcome=times(80), before=times(100), is_winner=True)
     assert line(won).endswith("wins: today's 10 and 100")
+
+
+def test_a_pass_is_broken_down_by_kernel() -> None:
+    of_kernels = {"solve_kernel": 812.4, "forward_kernel": 1650.0}
+    passes = Times(forward_us=2500.0, both_us=9000.0, kernels_us=of_kernels)
+    assert kernels_line(passes) == "solve 812, forward 1650"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
