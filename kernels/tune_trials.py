@@ -151,6 +151,6 @@ def _times(problem: Problem) -> Times:
         torch.autograd.grad(case.call(form="triton")[0], case.leaves, grad)
 
     device = torch.device(problem.device)
-    forward_ms, both_ms = (run_ms(run, device, _REPLAY_MS) for run in (forward, both))
+    forward_ms, both_ms = (run_ms(run, device, replay_ms=_REPLAY_MS) for run in (forward, both))
     of_kernels = kernels_us(both) if device.type == "cuda" else {}
     return Times(forward_us=1e3 * forward_ms, both_us=1e3 * both_ms, kernels_us=of_kernels)
