@@ -11,11 +11,10 @@ from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
 from ..evaluator.results import Judgement, TrialResult
 from .board import SIZES, Board, Candidate, Trial
 from .rates import edge_rate
-from .schedule import Wanted, parent_checkpoint, wanted_trials
+from .schedule import JUDGEMENT_PRIORITY, Wanted, parent_checkpoint, wanted_trials
 from .timetable import Timetable
 
 _FOUND_OUT = ("noncausal", "unsound")
-_JUDGE_PRIORITY = -1.0  # before any training of the same class
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +54,8 @@ class Dispatcher:
         return tuple(self._running.values())
 
     def close(self) -> None:
-        """From here on no candidate is judged, begins or climbs by its score."""
+        """From here on no candidate is judged, and none but the best of a rung begins or climbs by
+        its score."""
         self._is_closing = True
 
     def backlog(self) -> int:
@@ -74,7 +74,8 @@ class Dispatcher:
 
     def is_time_to_close(self, remaining_s: float | None) -> bool:
         """Whether a worker idles because whatever it could start would leave too little time for
-        the fresh seeds and the lot. To be asked when nothing more could be started."""
+        the best of each rung, the fresh seeds and the lot. To be asked when nothing more could be
+        started."""
         if self._is_closing or remaining_s is None or self._pool.idle == 0:
             return False
         follows = self._timetable.follows()
@@ -289,7 +290,7 @@ class Dispatcher:
 
 
 def _judge_first(candidate: Candidate, wanted: Wanted) -> bool:
-    return (0.0 if candidate.is_baseline else 1.0, _JUDGE_PRIORITY) < wanted.priority
+    return candidate.is_baseline or wanted.priority > JUDGEMENT_PRIORITY
 
 
 def _describe(trial: Trial) -> str:
