@@ -258,9 +258,9 @@ class RunConfig(Section):
         "hgrn2",
     )
     objectives: tuple[str, ...] = ("val_bpb", "state_bytes")
-    fitness: Literal["pareto", "noise-units", "asi-arch", "asi-arch-paper"] = Field(
-        "pareto", description="what parents are chosen and rows are sorted by"
-    )
+    fitness: Literal[
+        "pareto", "noise-units", "asi-arch", "asi-arch-above-chance", "asi-arch-paper"
+    ] = Field("pareto", description="what parents are chosen and rows are sorted by")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
