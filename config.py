@@ -260,7 +260,7 @@ class RunConfig(Section):
     objectives: tuple[str, ...] = ("val_bpb", "state_bytes")
     fitness: Literal[
         "pareto", "noise-units", "asi-arch", "asi-arch-above-chance", "asi-arch-paper"
-    ] = Field("pareto", description="what parents are chosen and rows are sorted by")
+    ] = Field("pareto", description="what parents and finalists are chosen by")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()

@@ -141,7 +141,9 @@ def test_a_verification_trains_from_no_seed_that_its_search_did(
     assert {row.n for row in compared} == {3}
 
 
-def test_rows_are_sorted_by_the_runs_fitness(store: Store, config: RunConfig) -> None:
+def test_rows_stand_in_the_order_of_their_ranks_and_finalists_in_that_of_the_fitness(
+    store: Store, config: RunConfig
+) -> None:
     def far_below(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
         """One candidate is so far below the baseline that ASI-Arch's filter refuses it."""
         value = all_is_well(job)
@@ -156,9 +158,12 @@ def test_rows_are_sorted_by_the_runs_fitness(store: Store, config: RunConfig) ->
     config = validate_config({**config.model_dump(), **settings})
     _, run_id = run(store, config, Workers(far_below), Script())
     rows = store.queries.leaderboard(run_id)
-    assert rows[0].name == "mixer 2"
-    assert rows[-1].name == "mixer 1"
-    assert (rows[-1].fitness, rows[-1].rank) == (None, 1)
+    assert [row.name for row in rows[:2]] == ["mixer 1", "mixer 2"]
+    assert [row.rank for row in rows] == sorted(row.rank or 0 for row in rows)
+    assert rows[0].fitness is None
+    finalists = finals_config(store, Finals(run=run_id)).proposer.finalists
+    assert finalists[0] == rows[1].id
+    assert rows[0].id not in finalists
 
 
 def test_each_rungs_ranking_is_stored_with_who_was_drawn_by_lot(
