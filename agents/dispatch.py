@@ -10,6 +10,7 @@ from ..db import Store
 from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
 from ..evaluator.results import Judgement, TrialResult
 from .board import SIZES, Board, Candidate, Trial
+from .checkpoints import drop_checkpoints, spent_by
 from .rates import edge_rate
 from .schedule import JUDGEMENT_PRIORITY, Wanted, parent_checkpoint, wanted_trials
 from .timetable import Timetable
@@ -257,14 +258,14 @@ class Dispatcher:
         trial.state = "done" if result.status == "done" else "failed"
         trial.metrics, trial.alarm = dict(result.metrics), result.alarm
         trial.window_nats, trial.wall_s = result.window_nats, result.wall_s
+        stored = self._store.trial(trial.id)
+        trial.checkpoint_hash, trial.finished_at = stored.checkpoint_hash, stored.finished_at
+        drop_checkpoints(self._store, spent_by(candidate, trial))
         what = f"{candidate.name} {_describe(trial)}"
         if trial.state == "failed":
             check = result.status if result.status in _FOUND_OUT else None
             note = f"{what}: {result.status}: {result.reason}"
             return Ended(candidate=candidate, note=note, is_trial=True, check=check)
-        stored = self._store.trial(trial.id)
-        trial.checkpoint_hash, trial.finished_at = stored.checkpoint_hash, stored.finished_at
-        self._drop_spent_checkpoints(candidate, trial)
         self._timetable.observe_trial(trial)
         note = f"{what}: {_score(result)}{self._edge(candidate, trial)}"
         return Ended(candidate=candidate, note=note, is_trial=True)
@@ -276,17 +277,6 @@ class Dispatcher:
             return ""
         rate = edge_rate(candidate, self._config)
         return "" if rate is None else f"; its best rate {rate:g} is at the edge of the grid"
-
-    def _drop_spent_checkpoints(self, candidate: Candidate, trial: Trial) -> None:
-        """Frees the files that nothing will continue from: lower rungs, and beaten rates. What a
-        failed training left stays, as the last that is good of it."""
-        best = candidate.best(trial.key.rung, trial.key.seed)
-        for key, other in candidate.trials.items():
-            is_same_climb = (key.task, key.seed) == (trial.key.task, trial.key.seed)
-            is_spent = is_same_climb and key.rung <= trial.key.rung and other is not best
-            if is_spent and other.state == "done" and other.checkpoint_hash is not None:
-                self._store.drop_checkpoint(other.id)
-                other.checkpoint_hash = None
 
 
 def _judge_first(candidate: Candidate, wanted: Wanted) -> bool:

@@ -196,6 +196,55 @@ def test_each_rungs_ranking_is_stored_with_who_was_drawn_by_lot(
     assert ("candidates", "kendall") in found
 
 
+def diverges(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+    """One candidate's first training does, and another's second, each after its cooldown began; a
+    third's second before that."""
+    if isinstance(job, JudgeJob):
+        return all_is_well(job)
+    ends = {("* 0.5", 0): b"first", ("* 1.5", 1): b"second", ("* 2.5", 1): None}
+    for (which, rung), left in ends.items():
+        if which in job.spec.source and job.spec.rung == rung:
+            return TrialResult(status="diverged", metrics={"last_step": 9}, checkpoint=left)
+    return all_is_well(job)
+
+
+def kept_checkpoints(store: Store, run_id: str) -> set[tuple[str, int]]:
+    """Names and rungs of the candidates' trials that one could go on from, failed or not."""
+    return {
+        (store.architecture(trial.architecture_id).name, trial.rung)
+        for trial in store.trials(run_id)
+        if trial.checkpoint_hash is not None and trial.seed == 0
+    }
+
+
+def test_what_failed_trainings_left_is_freed_when_the_run_has_finished(
+    store: Store, config: RunConfig
+) -> None:
+    ladder = {**config.ladder.model_dump(), "promote_fraction": 1.0, "elite": 0}
+    config = validate_config({**config.model_dump(), "ladder": ladder})
+    workers = Workers(diverges)
+    made, run_id, _ = search(store, config, workers, Script())
+
+    def interrupts_at_the_end(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        if isinstance(job, TrialJob) and "* 3.5" in job.spec.source and job.spec.rung == 1:
+            made.interrupt()
+        return diverges(job)
+
+    workers._answer = interrupts_at_the_end
+    assert made.run().state == "interrupted"
+    kept = kept_checkpoints(store, run_id)
+    assert {("mixer 0", 0), ("mixer 1", 1), ("mixer 2", 0)} <= kept
+    assert ("mixer 1", 0) not in kept  # it left a later one
+    ending, _ = run(store, config, Workers(diverges), Script(), run_id)
+    assert ending.state == "finished"
+    kept = kept_checkpoints(store, run_id)
+    assert {name for name, _ in kept if name.startswith("mixer")} == {"mixer 3"}
+    failed = [trial for trial in store.trials(run_id) if trial.state == "failed"]
+    assert [trial.status for trial in failed] == 3 * ["diverged"]
+    blobs = [file for file in store.blobs.folder.rglob("*") if file.is_file()]
+    assert len(blobs) == len({trial.checkpoint_hash for trial in store.trials(run_id)} - {None})
+
+
 def test_a_later_rung_continues_from_the_checkpoint_below_it(
     store: Store, config: RunConfig
 ) -> None:
