@@ -229,10 +229,12 @@ class BudgetConfig(Section):
 
 
 class WorkerConfig(Section):
-    """Where trials run. `trials_at_once` counts trials on one device."""
+    """Where trials run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    trials_at_once: int = Field(2, ge=1)
+    trials_at_once: int = Field(
+        2, ge=1, description="on one device at most; on a GPU fewer where their memory does not fit"
+    )
     gpu_sharing: Literal["turns", "mps"] = Field(
         "turns", description="how trials at once share a GPU: in turns, or by NVIDIA's MPS"
     )

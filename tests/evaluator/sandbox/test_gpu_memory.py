@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from linearch.evaluator.sandbox import gpu_memory
-from linearch.evaluator.sandbox.gpu_memory import gpu_memory_bytes
+from linearch.evaluator.sandbox.gpu_memory import (
+    CUDA_CONTEXT_BYTES,
+    gpu_memory_bytes,
+    gpu_share,
+)
 
 COMPUTE = "nvmlDeviceGetComputeRunningProcesses_v3"
 MPS = "nvmlDeviceGetMPSComputeRunningProcesses_v3"
@@ -52,6 +56,23 @@ def test_processes_are_found_whether_they_share_the_gpu_or_not(
     monkeypatch.setattr(gpu_memory, "_driver", lambda: SimpleNamespace(**functions))
     monkeypatch.setattr(gpu_memory, "_gpus", lambda: (ctypes.c_void_p(),))
     assert gpu_memory_bytes([1, 2]) == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "claimed", "total", "expected"),
+    [
+        (16 << 30, 1 << 30, 64 << 30, 0.25),  # the driver's word goes before the process's
+        (0, 2 << 30, 64 << 30, 1 / 16),
+        (0, None, 64 << 30, None),
+        (16 << 30, None, None, None),
+        (99 << 30, None, 64 << 30, 1.0),
+    ],
+)
+def test_a_share_is_what_was_seen_or_else_what_was_claimed_with_a_context(
+    seen: int, claimed: float | None, total: int | None, expected: float | None
+) -> None:
+    assert CUDA_CONTEXT_BYTES == 2 << 30
+    assert gpu_share(seen, claimed, total) == expected
 
 
 def test_a_machine_without_a_gpu_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
