@@ -68,7 +68,7 @@ class Packing(Generic[_Job]):
             return None
         job, work = self._waiting[0]
         share = self.share_of(work)
-        for gpu in sorted(set(idle), key=self._taken):
+        for gpu in sorted(dict.fromkeys(idle), key=self._taken):
             if fits(share, self._taken(gpu)):
                 self._waiting.popleft()
                 seat = Seat(job=job, gpu=gpu, share=share)
