@@ -107,6 +107,7 @@ class Judge:
         convention: Convention = "linearch",
     ) -> Judgement:
         """Every gate that can be asked, after a failure too."""
+        self._sandbox.begin_job(None)
         subject = Subject(
             source=source, pattern=pattern, is_reference=is_reference, convention=convention
         )

@@ -92,7 +92,8 @@ class Sandbox:
         self._control: socket.socket | None = None
         self._is_ready = False
         self._child: Child | None = None
-        self._watchdogs: list[Watchdog] = []  # of the children of one job
+        self._watchdog: Watchdog | None = None  # of the newest child
+        self._earlier_gpu_bytes = 0  # the peak of the job's children before it
         self._gpu_share: float | None = None
         self._numbers = count()
 
@@ -122,12 +123,13 @@ class Sandbox:
     def peak_gpu_bytes(self) -> int:
         """The most GPU memory that one of the job's children was seen to hold; 0 where the driver
         does not tell."""
-        return max((watchdog.peak_gpu_bytes for watchdog in self._watchdogs), default=0)
+        newest = 0 if self._watchdog is None else self._watchdog.peak_gpu_bytes
+        return max(self._earlier_gpu_bytes, newest)
 
     def begin_job(self, gpu_share: float | None) -> None:
         """From here on children belong to another job, and each may take `gpu_share` of a GPU's
         memory where its limits would give it less."""
-        self._watchdogs, self._gpu_share = [], gpu_share
+        self._watchdog, self._earlier_gpu_bytes, self._gpu_share = None, 0, gpu_share
 
     def start(self) -> None:
         """Starts the zygote and returns at once; it loads torch meanwhile."""
@@ -199,14 +201,14 @@ class Sandbox:
                 os.close(descriptor)
         assert self._zygote is not None
         folder = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        watchdog = Watchdog(self._zygote.pid, answer["memory_bytes"], folder, limits)
-        self._watchdogs.append(watchdog)
+        self._earlier_gpu_bytes = self.peak_gpu_bytes
+        self._watchdog = Watchdog(self._zygote.pid, answer["memory_bytes"], folder, limits)
         return Child(
             channel=channel,
             output=output,
             process=os.pidfd_open(answer["pid"]),
             scratch=folder,
-            watchdog=watchdog,
+            watchdog=self._watchdog,
             end=self._end_child,
             release=lambda: remove_scratch(str(scratch)),
             layers=self._layers,
