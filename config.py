@@ -229,10 +229,12 @@ class BudgetConfig(Section):
 
 
 class WorkerConfig(Section):
-    """Where trials run. `trials_at_once` counts trials on one device."""
+    """Where trials run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    trials_at_once: int = Field(2, ge=1)
+    trials_at_once: int = Field(
+        2, ge=1, description="on one device at most; on a GPU fewer where their memory does not fit"
+    )
     gpu_sharing: Literal["turns", "mps"] = Field(
         "turns", description="how trials at once share a GPU: in turns, or by NVIDIA's MPS"
     )
@@ -258,9 +260,9 @@ class RunConfig(Section):
         "hgrn2",
     )
     objectives: tuple[str, ...] = ("val_bpb", "state_bytes")
-    fitness: Literal["pareto", "noise-units", "asi-arch", "asi-arch-paper"] = Field(
-        "pareto", description="what parents are chosen and rows are sorted by"
-    )
+    fitness: Literal[
+        "pareto", "noise-units", "asi-arch", "asi-arch-above-chance", "asi-arch-paper"
+    ] = Field("pareto", description="what parents and finalists are chosen by")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()

@@ -5,7 +5,7 @@ Pure bookkeeping. What to do next is decided in `schedule.py`; the store stays t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -94,6 +94,14 @@ class Candidate:
         ]
         return min(scored, key=lambda trial: trial.val_bpb or 0.0, default=None)
 
+    def trained_on(self, rung: int) -> list[Trial]:
+        """The trials on the corpus of this rung that gave a score, of any seed and rate."""
+        return [
+            trial
+            for key, trial in self.trials.items()
+            if (key.task, key.rung, trial.state) == ("corpus", rung, "done")
+        ]
+
     def recall(self, seed: int) -> dict[str, float]:
         """By metric of each task that was probed, the best share over learning rates."""
         found: dict[str, float] = {}
@@ -120,9 +128,12 @@ class Board:
         objectives: tuple[str, ...],
         fitness: str = PARETO,
         noise_baseline: str | None = None,
+        chances: Mapping[str, float] | None = None,
     ) -> None:
+        """`chances`: of each task, by its metric, the share that guessing gets right."""
         self.seed, self.n_rungs, self.objectives = seed, n_rungs, objectives
         self.fitness, self.noise_baseline = fitness, noise_baseline
+        self._chances = chances or {}
         self._candidates: dict[str, Candidate] = {}
 
     def __getitem__(self, architecture_id: str) -> Candidate:
@@ -159,14 +170,13 @@ class Board:
         )
 
     def _yardsticks(self) -> list[Yardstick]:
-        """By rung, what the noise baseline's trainings measured."""
+        """By rung, what the noise baseline's trainings measured, and its recall, of no rung."""
         known = [one for one in self.baselines if one.name == self.noise_baseline]
+        recalled = [one.recall(self.seed) for one in known]
         return [
             measure_yardstick(
-                trial.metrics
-                for one in known
-                for key, trial in one.trials.items()
-                if (key.task, key.rung, trial.state) == ("corpus", rung, "done")
+                [*recalled, *(trial.metrics for one in known for trial in one.trained_on(rung))],
+                self._chances,
             )
             for rung in range(self.n_rungs)
         ]

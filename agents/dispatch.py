@@ -10,12 +10,12 @@ from ..db import Store
 from ..evaluator import Finished, JudgeJob, Pool, TrialJob, TrialSpec
 from ..evaluator.results import Judgement, TrialResult
 from .board import SIZES, Board, Candidate, Trial
+from .checkpoints import drop_checkpoints, spent_by
 from .rates import edge_rate
-from .schedule import Wanted, parent_checkpoint, wanted_trials
+from .schedule import JUDGEMENT_PRIORITY, Wanted, parent_checkpoint, wanted_trials
 from .timetable import Timetable
 
 _FOUND_OUT = ("noncausal", "unsound")
-_JUDGE_PRIORITY = -1.0  # before any training of the same class
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,8 @@ class Dispatcher:
         return tuple(self._running.values())
 
     def close(self) -> None:
-        """From here on no candidate is judged, begins or climbs by its score."""
+        """From here on no candidate is judged, and none but the best of a rung begins or climbs by
+        its score."""
         self._is_closing = True
 
     def backlog(self) -> int:
@@ -74,7 +75,8 @@ class Dispatcher:
 
     def is_time_to_close(self, remaining_s: float | None) -> bool:
         """Whether a worker idles because whatever it could start would leave too little time for
-        the fresh seeds and the lot. To be asked when nothing more could be started."""
+        the best of each rung, the fresh seeds and the lot. To be asked when nothing more could be
+        started."""
         if self._is_closing or remaining_s is None or self._pool.idle == 0:
             return False
         follows = self._timetable.follows()
@@ -256,14 +258,14 @@ class Dispatcher:
         trial.state = "done" if result.status == "done" else "failed"
         trial.metrics, trial.alarm = dict(result.metrics), result.alarm
         trial.window_nats, trial.wall_s = result.window_nats, result.wall_s
+        stored = self._store.trial(trial.id)
+        trial.checkpoint_hash, trial.finished_at = stored.checkpoint_hash, stored.finished_at
+        drop_checkpoints(self._store, spent_by(candidate, trial))
         what = f"{candidate.name} {_describe(trial)}"
         if trial.state == "failed":
             check = result.status if result.status in _FOUND_OUT else None
             note = f"{what}: {result.status}: {result.reason}"
             return Ended(candidate=candidate, note=note, is_trial=True, check=check)
-        stored = self._store.trial(trial.id)
-        trial.checkpoint_hash, trial.finished_at = stored.checkpoint_hash, stored.finished_at
-        self._drop_spent_checkpoints(candidate, trial)
         self._timetable.observe_trial(trial)
         note = f"{what}: {_score(result)}{self._edge(candidate, trial)}"
         return Ended(candidate=candidate, note=note, is_trial=True)
@@ -276,20 +278,9 @@ class Dispatcher:
         rate = edge_rate(candidate, self._config)
         return "" if rate is None else f"; its best rate {rate:g} is at the edge of the grid"
 
-    def _drop_spent_checkpoints(self, candidate: Candidate, trial: Trial) -> None:
-        """Frees the files that nothing will continue from: lower rungs, and beaten rates. What a
-        failed training left stays, as the last that is good of it."""
-        best = candidate.best(trial.key.rung, trial.key.seed)
-        for key, other in candidate.trials.items():
-            is_same_climb = (key.task, key.seed) == (trial.key.task, trial.key.seed)
-            is_spent = is_same_climb and key.rung <= trial.key.rung and other is not best
-            if is_spent and other.state == "done" and other.checkpoint_hash is not None:
-                self._store.drop_checkpoint(other.id)
-                other.checkpoint_hash = None
-
 
 def _judge_first(candidate: Candidate, wanted: Wanted) -> bool:
-    return (0.0 if candidate.is_baseline else 1.0, _JUDGE_PRIORITY) < wanted.priority
+    return candidate.is_baseline or wanted.priority > JUDGEMENT_PRIORITY
 
 
 def _describe(trial: Trial) -> str:

@@ -107,7 +107,11 @@ def _run_of(store: Store, wanted: Finals) -> RunRow:
 
 
 def _best(rows: tuple[LeaderboardRow, ...]) -> list[LeaderboardRow]:
-    return [row for row in rows if not row.is_baseline and row.val_bpb is not None]
+    """On each rung by the run's fitness, where it has one, and else as they are ranked."""
+    scored = [row for row in rows if not row.is_baseline and row.val_bpb is not None]
+    return sorted(
+        scored, key=lambda row: (-(row.rung or 0), row.fitness is None, -(row.fitness or 0.0))
+    )
 
 
 def _rivals(rows: tuple[LeaderboardRow, ...], config: RunConfig) -> list[str]:

@@ -2,19 +2,22 @@
 
 `pareto` (the default) has no such number. The others measure from the run's noise baseline on the
 same rung. `asi-arch` and `asi-arch-paper` are the composite of ASI-Arch (arXiv 2507.18074) as its
-code has it and as its paper does, with validation bits per byte for its last training loss. Its
-third term, a language model's opinion, is never part of a number here.
+code has it and as its paper does, with validation bits per byte for its last training loss; in
+`asi-arch-above-chance` recall counts from chance on. Their third term, a language model's opinion,
+is never part of a number here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
+from ..config import RecallConfig
 from ..db import RECALL
 from ..errors import ConfigError
+from ..evaluator.tasks import task_named
 from .objectives import direction_of
 
 Metrics = Mapping[str, float | None]
@@ -26,13 +29,20 @@ _STEEPNESS = 6.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Yardstick:
-    """The noise baseline on one rung: means over its seeds, and the deviations where it has two."""
+    """The noise baseline on one rung: means over its seeds, and the deviations where it has two.
+    `chances`: of each task, by its metric, the share that guessing gets right."""
 
     means: dict[str, float]
     sds: dict[str, float]
+    chances: Mapping[str, float] = field(default_factory=dict)
 
 
-def measure_yardstick(seeds: Iterable[Metrics]) -> Yardstick:
+def chances_of(recall: RecallConfig) -> dict[str, float]:
+    """By metric of each task that is run, at its sizes."""
+    return {f"{RECALL}{name}": task_named(name, recall.sizes).chance_level for name in recall.tasks}
+
+
+def measure_yardstick(seeds: Iterable[Metrics], chances: Mapping[str, float]) -> Yardstick:
     """From the baseline's measurements, one mapping for each seed."""
     values: dict[str, list[float]] = {}
     for metrics in seeds:
@@ -42,6 +52,7 @@ def measure_yardstick(seeds: Iterable[Metrics]) -> Yardstick:
     return Yardstick(
         means={name: fmean(found) for name, found in values.items()},
         sds={name: stdev(found) for name, found in values.items() if len(found) > 1},
+        chances=chances,
     )
 
 
@@ -94,6 +105,34 @@ def asi_arch_as_coded(
     return math.fsum(_sigmoid(_STEEPNESS * window) for window in windows)
 
 
+def asi_arch_above_chance(
+    metrics: Metrics, yardstick: Yardstick, objectives: Sequence[str]
+) -> float | None:
+    """As coded, with recall measured from chance (0) to all right (1), and windows of a tenth of
+    that: a task's s(6 d) is weighed by how far above chance the architecture stands, from nothing
+    there to all of it a window above.
+
+    As coded, a recall of 3.4 % where guessing gets 3.1 % is a gain of a tenth, and scores 0.9975.
+    """
+    loss = asi_arch_as_coded(metrics, yardstick, ("val_bpb",))
+    if loss is None:
+        return None
+    credits = [loss]
+    for name in objectives:
+        if not name.startswith(RECALL):
+            continue
+        value, base = _known(metrics.get(name)), yardstick.means.get(name)
+        if value is None or base is None:
+            return None
+        chance = yardstick.chances[name]
+        skill, base_skill = (max(0.0, (share - chance) / (1 - chance)) for share in (value, base))
+        window = (skill - base_skill) / _WINDOW
+        if window <= -1:
+            return None
+        credits.append(min(1.0, skill / _WINDOW) * _sigmoid(_STEEPNESS * min(1.0, window)))
+    return math.fsum(credits)
+
+
 def asi_arch_as_published(
     metrics: Metrics, yardstick: Yardstick, objectives: Sequence[str]
 ) -> float | None:
@@ -110,6 +149,7 @@ def asi_arch_as_published(
 FITNESS: dict[str, Callable[[Metrics, Yardstick, Sequence[str]], float | None]] = {
     "noise-units": noise_units,
     "asi-arch": asi_arch_as_coded,
+    "asi-arch-above-chance": asi_arch_above_chance,
     "asi-arch-paper": asi_arch_as_published,
 }
 

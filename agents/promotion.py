@@ -54,6 +54,14 @@ def drawn(board: Board, rung: int, ladder: LadderConfig, *, is_closing: bool) ->
     return tickets
 
 
+def leader(board: Board, rung: int, ladder: LadderConfig) -> str | None:
+    """Id of the best of those that climb from `rung` by their score, whether it has climbed yet or
+    not; None before there is one."""
+    climbing = promoted(board, rung, ladder)
+    scored = [(value, who.id) for who, value in finishers(board, rung) if who.id in climbing]
+    return min(scored)[1] if scored else None
+
+
 def finishers(board: Board, rung: int) -> list[tuple[Candidate, float]]:
     """The proposed candidates in good standing with their first seed's score on `rung`."""
     return [

@@ -2,8 +2,9 @@
 
 Because it says what should exist rather than what happened, a resumed run asks the same question
 and gets the same answer. Baselines come first and climb every rung; candidates climb as
-`promotion.py` says. When the search closes, no candidate begins or climbs by its score any more:
-the elite gets fresh seeds (`elite.py`). Tasks are probed last, best candidates first.
+`promotion.py` says, the best of each rung before anything else of a candidate. When the search
+closes, no other candidate begins or climbs by its score any more: the elite gets fresh seeds
+(`elite.py`). Tasks are probed last, best candidates first.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from ..config import RunConfig
 from ..db import TrialPurpose
 from .board import Board, Candidate, Trial, TrialKey
 from .elite import open_fresh_seeds
-from .promotion import drawn, promoted
+from .promotion import drawn, leader, promoted
 from .rates import is_grid_complete, rates_of
 
 _Climbers = dict[tuple[str, int], TrialPurpose]  # by candidate and the rung it may climb to
 
-_BASELINE, _CANDIDATE, _CLOSING, _PROBE = (float(rank) for rank in range(4))  # what runs first
+_BASELINE, _LEADER, _CANDIDATE, _CLOSING, _PROBE = map(float, range(5))  # what runs first
+JUDGEMENT_PRIORITY = (_CANDIDATE, -1.0)  # a candidate's gates: before any training but a leader's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,15 +36,21 @@ class Wanted:
     purpose: TrialPurpose
     priority: tuple[float, ...]
 
+    @property
+    def leads(self) -> bool:
+        """Whether it completes the best candidate's grid of rates, or takes it a rung higher."""
+        return self.priority[0] == _LEADER
+
 
 def wanted_trials(board: Board, config: RunConfig, *, is_closing: bool = False) -> list[Wanted]:
     """Every trial that can start now and has not, most urgent first."""
     climbers = _climbers(board, config, is_closing=is_closing)
+    leaders = _leaders(board, config)
     plans = [
         plan
         for candidate in board
         if candidate.is_believed and candidate.mlp_width is not None
-        for plan in _for_candidate(candidate, config, climbers)
+        for plan in _for_candidate(candidate, config, climbers, leaders)
     ]
     if is_closing:
         plans = [plan for plan in plans if _outlives_closing(plan)]
@@ -69,8 +77,15 @@ def _climbers(board: Board, config: RunConfig, *, is_closing: bool) -> _Climbers
     return climbers
 
 
+def _leaders(board: Board, config: RunConfig) -> set[tuple[str, int]]:
+    """The best candidate of each rung that one climbs from, with that rung and with the next."""
+    rungs = range(len(config.ladder.rung_tokens) - 1)
+    best = [(leader(board, rung, config.ladder), rung) for rung in rungs]
+    return {(name, rung + up) for name, rung in best if name is not None for up in (0, 1)}
+
+
 def _outlives_closing(plan: Wanted) -> bool:
-    return plan.purpose not in {"entry", "promoted"}
+    return plan.leads or plan.purpose not in {"entry", "promoted"}
 
 
 def _is_open(candidate: Candidate, key: TrialKey) -> bool:
@@ -79,9 +94,9 @@ def _is_open(candidate: Candidate, key: TrialKey) -> bool:
 
 
 def _for_candidate(
-    candidate: Candidate, config: RunConfig, climbers: _Climbers
+    candidate: Candidate, config: RunConfig, climbers: _Climbers, leaders: set[tuple[str, int]]
 ) -> Iterator[Wanted]:
-    yield from _first_climb(candidate, config, climbers)
+    yield from _first_climb(candidate, config, climbers, leaders)
     if candidate.is_baseline:
         is_noise = candidate.name == config.ladder.noise_baseline
         n_seeds = config.ladder.noise_seeds if is_noise else config.ladder.baseline_seeds
@@ -91,9 +106,10 @@ def _for_candidate(
     yield from _probes(candidate, config)
 
 
-def _first_climb(candidate: Candidate, config: RunConfig, climbers: _Climbers) -> Iterator[Wanted]:
+def _first_climb(
+    candidate: Candidate, config: RunConfig, climbers: _Climbers, leaders: set[tuple[str, int]]
+) -> Iterator[Wanted]:
     """The first seed's trials: all rates at rung 0, then the best rate from rung to rung."""
-    rank = _BASELINE if candidate.is_baseline else _CANDIDATE
     for rung, tokens in enumerate(config.ladder.rung_tokens):
         purpose: TrialPurpose | None = "baseline" if candidate.is_baseline else "entry"
         rates = rates_of(candidate, config)
@@ -106,7 +122,8 @@ def _first_climb(candidate: Candidate, config: RunConfig, climbers: _Climbers) -
                 purpose = climbers.get((candidate.id, rung))
         if purpose is None:
             return
-        priority = (rank, 0.0, -rung)
+        rank = _LEADER if (candidate.id, rung) in leaders else _CANDIDATE
+        priority = (_BASELINE if candidate.is_baseline else rank, 0.0, -rung)
         for rate in rates:
             yield _plan(candidate, rung, tokens, config.seed, rate, purpose, priority)
 
@@ -119,7 +136,9 @@ def _repeat(
     purpose: TrialPurpose,
     priority: tuple[float, ...] | None = None,
 ) -> Iterator[Wanted]:
-    """The trials of another seed, at the rate that was best for the first one."""
+    """The trials of another seed, at the rate that was best for the first one. `priority` is for
+    the first of them: a seed that has begun is ended before others, for below the last rung nothing
+    is compared."""
     first = candidate.best(0, config.seed)
     if first is None or not is_grid_complete(candidate, config):
         return
@@ -127,7 +146,7 @@ def _repeat(
         if rung > 0 and candidate.best(rung - 1, seed) is None:
             return
         rate = first.key.learning_rate
-        urgency = priority or (_BASELINE, 1.0, -rung)
+        urgency = priority if priority and rung == 0 else (_BASELINE, 1.0, -rung)
         yield _plan(candidate, rung, tokens, seed, rate, purpose, urgency)
 
 

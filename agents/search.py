@@ -16,6 +16,7 @@ from ..errors import LinearchError
 from ..evaluator import Pool
 from .board import Board
 from .budget import Budget, Spent
+from .checkpoints import drop_checkpoints, left_by_failures
 from .dispatch import Dispatcher, Ended
 from .findings import refresh_findings
 from .intake import Admission, Intake
@@ -111,7 +112,10 @@ class Search:
         refresh_findings(self._store, self._run_id, self._config, self._board)
         edges = list(edge_rows(self._board, self._config))
         self._store.replace_statistics(self._run_id, EDGE_RATE, edges)
-        return self._ending()
+        ending = self._ending()
+        if ending.state == "finished":
+            drop_checkpoints(self._store, left_by_failures(self._board))
+        return ending
 
     def _start_jobs(self) -> None:
         remaining_s = self._budget.remaining_s(self._spent())

@@ -23,7 +23,7 @@ from ..evaluator.statistics import (
     resolution_bpb,
 )
 from .budget import Spent
-from .fitness import PARETO, fitness_of, measure_yardstick
+from .fitness import PARETO, chances_of, fitness_of, measure_yardstick
 from .objectives import to_point
 from .progress import Snapshot, Standing
 from .selection import non_dominated_ranks
@@ -241,7 +241,8 @@ def _fitness(
             seeds[rung].append(
                 {f"{RECALL}{task}": share for task, share in baseline.recall.items()}
             )
-    yardsticks = {rung: measure_yardstick(found) for rung, found in seeds.items()}
+    chances = chances_of(config.recall)
+    yardsticks = {rung: measure_yardstick(found, chances) for rung, found in seeds.items()}
     for row in rows:
         if row.rung in yardsticks:
             metrics = {name: row.measured(name) for name in config.objectives}

@@ -19,6 +19,7 @@ from ..evaluator import open_workers
 from .board import Board
 from .cautions import cautions
 from .findings import COMPARISON, RANK_CORRELATION, WINNERS_CURSE
+from .fitness import chances_of
 from .gallery_file import GALLERY_RUN
 from .intake import Intake
 from .preflight import cache_folder, check_before_start, default_profile, make_proposer
@@ -125,6 +126,7 @@ def _drive(
         objectives=config.objectives,
         fitness=config.fitness,
         noise_baseline=config.ladder.noise_baseline,
+        chances=chances_of(config.recall),
     )
     restore_board(store, run_id, board)
     _admit_baselines(store, run_id, board, config)

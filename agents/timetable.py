@@ -59,10 +59,10 @@ class Timetable:
         return self._forecast.expected_s((key.task, key.rung), tokens=tokens)
 
     def follows(self) -> list[Wanted]:
-        """What would be trained on the corpus if the search closed now; nothing where no fresh
-        seeds are among it."""
+        """What would be trained on the corpus if the search closed now; nothing where it is but a
+        lot, which is drawn to be compared with those that climbed by their score."""
         plans = wanted_trials(self._board, self._config, is_closing=True)
-        if not any(plan.purpose == "fresh" for plan in plans):
+        if not any(plan.purpose == "fresh" or plan.leads for plan in plans):
             return []
         return [plan for plan in plans if plan.key.task == _CORPUS]
 

@@ -50,7 +50,7 @@ class Filters:
 def remember_filters() -> None:
     """Keeps the choice over visits of other pages: a value written again is not dropped with its
     widget. To be called on every page."""
-    st.session_state.setdefault("pin_baselines", True)
+    st.session_state.setdefault("pin_baselines", False)
     for key in _KEYS:
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]

@@ -46,7 +46,7 @@ def render() -> None:
     shown = filters.apply(rows)
     scored = [row for row in shown if row.val_bpb is not None]
     unscored = [row for row in shown if row.val_bpb is None]
-    _show_scored(view, rows, scored)
+    _show_scored(view, rows, scored, is_pinned=filters.pin_baselines)
     _show_figures(view, scored, floors)
     _show_unscored(view, unscored)
 
@@ -68,7 +68,11 @@ def _noise_sentence(floors: dict[int, Noise]) -> str:
 
 
 def _show_scored(
-    view: View, rows: Sequence[LeaderboardRow], scored: Sequence[LeaderboardRow]
+    view: View,
+    rows: Sequence[LeaderboardRow],
+    scored: Sequence[LeaderboardRow],
+    *,
+    is_pinned: bool,
 ) -> None:
     n_scored = sum(row.val_bpb is not None for row in rows)
     if not n_scored:
@@ -77,9 +81,10 @@ def _show_scored(
     ties = Counter(row.tie for row in rows)
     frame = scored_frame(scored, deviations_of(view.statistics("delta")), ties)
     with st.container(horizontal=True, vertical_alignment="center"):
+        order = "The baselines first, each part by rank." if is_pinned else "By rank."
         st.caption(
-            f"{len(scored)} of {n_scored} scored architectures. Tick a row or click a name for "
-            "its code, gates and trials.",
+            f"{len(scored)} of {n_scored} scored architectures. {order} Tick a row or click a name "
+            "for its code, gates and trials.",
             width="stretch",
         )
         st.download_button(

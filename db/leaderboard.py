@@ -51,9 +51,8 @@ class LeaderboardQueries(Reader):
             return {id_: nats for id_, nats in rows.all() if nats is not None}
 
     def leaderboard(self, run_id: str) -> tuple[LeaderboardRow, ...]:
-        """All architectures of a run: scored ones first, higher rungs above lower, higher fitness
-        (where the run has one) above lower and above none, lower bits per byte above higher; then
-        the others by number."""
+        """All architectures of a run in the order of their ranks: scored ones first, higher rungs
+        above lower, lower bits per byte above higher; then the others by number."""
         with self._database.read() as connection:
             architectures = connection.execute(
                 select(*(getattr(Architecture, name) for name in _SHOWN))
@@ -179,7 +178,6 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _position(row: LeaderboardRow) -> tuple[bool, int, bool, float, float, int]:
+def _position(row: LeaderboardRow) -> tuple[bool, int, float, int]:
     is_unscored = row.rung is None or row.val_bpb is None
-    unfitness = (row.fitness is None, -(row.fitness or 0.0))
-    return (is_unscored, -(row.rung or 0), *unfitness, row.val_bpb or 0.0, row.number)
+    return (is_unscored, -(row.rung or 0), row.val_bpb or 0.0, row.number)

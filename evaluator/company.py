@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
+from .packing import ran_out_of_gpu_memory
 from .ray_pool import Finished, JudgeJob, TrialJob
 from .results import Judgement
 
@@ -20,10 +21,10 @@ from .results import Judgement
 # driver takes its time to release a GPU) or stuck.
 _PERHAPS_FROM_OUTSIDE = re.compile(
     r"\bcu(da|blas|dnn|fft|rand|solver|sparse)"
-    r"|\((crashed|timeout|stalled|oom)\)|closed its connection",
+    r"|\((crashed|timeout|stalled)\)|closed its connection",
     re.I,
 )
-_ACCIDENTS = ("crashed", "timeout", "stalled", "oom", "infra")
+_ACCIDENTS = ("crashed", "timeout", "stalled", "infra")
 
 
 class Pool(Protocol):
@@ -107,6 +108,8 @@ def may_be_a_neighbours_fault(finished: Finished) -> bool:
     """
     value = finished.value
     if value is None:  # a worker died, which has no CUDA
+        return False
+    if ran_out_of_gpu_memory(value):  # told only where it had a GPU's memory alone: `packing.py`
         return False
     if isinstance(value, Judgement):
         if value.infra_error is not None:

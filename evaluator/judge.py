@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,8 @@ from .kernel_cache import fill, is_shared, kernel_cases, kernels_in
 from .results import Judgement, TrialResult, TrialSpec
 from .sandbox.containment import Containment
 from .sandbox.failures import ChildFailed, SandboxFault
+from .sandbox.gpu_memory import gpu_share as measured_share
+from .sandbox.gpu_memory import largest_gpu_bytes
 from .sandbox.supervisor import Sandbox
 from .subject import Convention, Subject
 from .trial import Trial
@@ -81,10 +84,20 @@ class Judge:
         """How well candidates are contained here; raises SandboxFault if no child can be had."""
         return self._sandbox.containment
 
-    def judge(self, source: str, pattern: str, is_reference: bool = False) -> Judgement:
-        """All gates up to the first failure. `is_reference` is for trusted code to say alone."""
+    def judge(
+        self,
+        source: str,
+        pattern: str,
+        is_reference: bool = False,
+        *,
+        gpu_share: float | None = None,
+    ) -> Judgement:
+        """All gates up to the first failure. `is_reference` is for trusted code to say alone;
+        `gpu_share` of a GPU's memory is more than the profile gives, where it is."""
+        self._sandbox.begin_job(gpu_share)
         subject = Subject(source=source, pattern=pattern, is_reference=is_reference)
-        return self._examine(subject, is_whole=False)
+        judgement = self._examine(subject, is_whole=False)
+        return replace(judgement, gpu_share=self._measured_gpu_share(None))
 
     def audit(
         self,
@@ -94,13 +107,26 @@ class Judge:
         convention: Convention = "linearch",
     ) -> Judgement:
         """Every gate that can be asked, after a failure too."""
+        self._sandbox.begin_job(None)
         subject = Subject(
             source=source, pattern=pattern, is_reference=is_reference, convention=convention
         )
         return self._examine(subject, is_whole=True)
 
-    def run_trial(self, spec: TrialSpec) -> TrialResult:
-        """Trains and scores once."""
+    def run_trial(self, spec: TrialSpec, *, gpu_share: float | None = None) -> TrialResult:
+        """Trains and scores once; `gpu_share` as for `judge`."""
+        self._sandbox.begin_job(gpu_share)
+        result = self._train_and_score(spec)
+        claimed = result.metrics.get("peak_memory_bytes")
+        return replace(result, gpu_share=self._measured_gpu_share(claimed))
+
+    def _measured_gpu_share(self, claimed_bytes: float | None) -> float | None:
+        if self._device != "cuda":
+            return None
+        seen_bytes = self._sandbox.peak_gpu_bytes
+        return measured_share(seen_bytes, claimed_bytes, largest_gpu_bytes())
+
+    def _train_and_score(self, spec: TrialSpec) -> TrialResult:
         if (refusal := self._refusal()) is not None:
             return TrialResult(status="infra", reason=refusal, device=self._device)
         assignment = self._assignment(spec)

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import PreflightError
+from .packing import Packing, Seat, Work
 from .results import Judgement, TrialResult, TrialSpec
 
 _SECRET = re.compile(r"^(?!RAY_).*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)|^LINEARCH_STORE$", re.I)
@@ -42,6 +43,13 @@ class TrialJob:
     spec: TrialSpec
 
 
+def work_of(job: JudgeJob | TrialJob) -> Work:
+    """What takes the same memory each time in a run."""
+    asked = job if isinstance(job, JudgeJob) else job.spec
+    what = "gates" if isinstance(job, JudgeJob) else job.spec.task
+    return Work(f"{asked.pattern}\n{asked.source}", what)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
     """A job's outcome; `infra_error` says that the worker died: never the candidate's fault."""
@@ -54,8 +62,10 @@ class Finished:
 class RayPool:
     """A fixed set of workers on a local Ray, or on the cluster at `address`.
 
-    Each worker runs one job at a time. `mps`: the variables of a service that the workers' children
-    share a GPU by. Raises PreflightError if Ray cannot be started or reached.
+    Each worker runs one job at a time; on a GPU a job waits where its memory does not fit beside
+    what runs there (`packing.py`), and no worker counts as idle meanwhile. `mps`: the variables of
+    a service that the workers' children share a GPU by. Raises PreflightError if Ray cannot be
+    started or reached.
     """
 
     def __init__(
@@ -75,46 +85,63 @@ class RayPool:
         with contextlib.chdir(self._home.name), without_secrets():
             self._ray = _start_ray(config, device, address)
         self.slots = self._count_slots(is_cluster=address is not None)
-        self._idle = [self._new_worker() for _ in range(self.slots)]
-        self._running: dict[Any, tuple[Any, JudgeJob | TrialJob]] = {}
+        at_once = config.workers.trials_at_once if device == "cuda" else None
+        self._packing: Packing[JudgeJob | TrialJob] = Packing(at_once)
+        workers = [self._new_worker() for _ in range(self.slots)]
+        self._idle = [(worker, self._gpu_of(worker)) for worker in workers]
+        self._running: dict[Any, tuple[Any, Seat[JudgeJob | TrialJob]]] = {}
 
     @property
     def idle(self) -> int:
-        return len(self._idle)
+        return 0 if self._packing.is_waiting else len(self._idle)
 
     def submit(self, job: JudgeJob | TrialJob) -> None:
-        """Starts the job on an idle worker; the caller has checked that there is one."""
-        worker = self._idle.pop()
-        if isinstance(job, JudgeJob):
-            reference = worker.judge.remote(job.source, job.pattern, job.is_reference)
-        else:
-            reference = worker.trial.remote(job.spec)
-        self._running[reference] = (worker, job)
+        """Starts the job on an idle worker as soon as it fits there; the caller has checked that
+        there is one."""
+        self._packing.ask(job, work_of(job))
+        self._start_waiting()
 
     def wait(self, timeout_s: float) -> list[Finished]:
         """The jobs that ended within `timeout_s`, in no particular order."""
         if not self._running:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        return [self._collect(reference) for reference in ready]
+        collected = [self._collect(reference) for reference in ready]
+        self._start_waiting()
+        return [finished for finished in collected if finished is not None]
 
     def close(self) -> None:
         """Ends all workers and what runs in them, at once."""
         self._ray.shutdown()
         self._home.cleanup()
 
-    def _collect(self, reference: Any) -> Finished:
-        worker, job = self._running.pop(reference)
+    def _start_waiting(self) -> None:
+        while (seat := self._packing.start_next([gpu for _, gpu in self._idle])) is not None:
+            place = next(i for i, (_, gpu) in enumerate(self._idle) if gpu == seat.gpu)
+            worker, _ = self._idle.pop(place)
+            job = seat.job
+            if isinstance(job, JudgeJob):
+                asked = (job.source, job.pattern, job.is_reference)
+                reference = worker.judge.remote(*asked, seat.share)
+            else:
+                reference = worker.trial.remote(job.spec, seat.share)
+            self._running[reference] = (worker, seat)
+
+    def _collect(self, reference: Any) -> Finished | None:
+        """What is told of the job; None where it is tried again."""
+        worker, seat = self._running.pop(reference)
+        value, infra_error = None, None
         try:
             value = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
+            infra_error = " ".join(str(error).split())[:_MESSAGE]
             self._ray.kill(worker)
-            self._idle.append(self._new_worker())
-            return Finished(
-                job=job, value=None, infra_error=" ".join(str(error).split())[:_MESSAGE]
-            )
-        self._idle.append(worker)
-        return Finished(job=job, value=value)
+            worker = self._new_worker()
+            self._idle.append((worker, self._gpu_of(worker)))
+        else:
+            self._idle.append((worker, seat.gpu))
+        is_told = self._packing.end(seat, work_of(seat.job), value)
+        return Finished(job=seat.job, value=value, infra_error=infra_error) if is_told else None
 
     def _new_worker(self) -> Any:
         workers = self._config.workers
@@ -123,6 +150,15 @@ class RayPool:
             num_cpus=workers.threads_per_trial, num_gpus=share, max_restarts=0
         )
         return actor.remote(self._config.model_dump(), self._device, str(self._folder), self._mps)
+
+    def _gpu_of(self, worker: Any) -> str:
+        """The name of the worker's GPU among several; one needs none. Waits for the worker."""
+        if self._device != "cuda" or self.slots == self._config.workers.trials_at_once:
+            return ""
+        try:
+            return str(self._ray.get(worker.gpu.remote()))
+        except self._ray.exceptions.RayError:  # its first job says the same, and is booked
+            return ""
 
     def _count_slots(self, *, is_cluster: bool) -> int:
         per_device = self._config.workers.trials_at_once
@@ -149,11 +185,18 @@ class _Worker:
             RunConfig.model_validate(config), device=device, folder=Path(folder), mps=mps
         )
 
-    def judge(self, source: str, pattern: str, is_reference: bool) -> Judgement:
-        return self._judge.judge(source, pattern, is_reference=is_reference)
+    def judge(self, source: str, pattern: str, is_reference: bool, gpu_share: float) -> Judgement:
+        return self._judge.judge(source, pattern, is_reference=is_reference, gpu_share=gpu_share)
 
-    def trial(self, spec: TrialSpec) -> TrialResult:
-        return self._judge.run_trial(spec)
+    def trial(self, spec: TrialSpec, gpu_share: float) -> TrialResult:
+        return self._judge.run_trial(spec, gpu_share=gpu_share)
+
+    def gpu(self) -> str:
+        """The same for all workers on one GPU of the cluster, and for no other."""
+        import ray
+
+        context = ray.get_runtime_context()
+        return f"{context.get_node_id()} {context.get_accelerator_ids()['GPU']}"
 
 
 def _start_ray(config: RunConfig, device: str, address: str | None) -> Any:

@@ -38,7 +38,8 @@ class Judgement:
 
     `flops_per_token` is a training step's, forward and backward; `state_bytes` is one sequence's
     state over all layers after the profile's seq_len; `state_bytes_at` gives it at several lengths
-    (it grows only under full attention). `sandbox` is the level of containment that it ran under.
+    (it grows only under full attention). `sandbox` is the level of containment that it ran under;
+    `gpu_share` the most of a GPU's memory that it was seen to take, None where that is not known.
     """
 
     results: tuple[GateResult, ...]
@@ -49,6 +50,7 @@ class Judgement:
     state_bytes_at: dict[int, int] = field(default_factory=dict)
     wall_s: float | None = None
     sandbox: str | None = None
+    gpu_share: float | None = None
     infra_error: str | None = None
 
     @property
@@ -93,7 +95,7 @@ class TrialResult:
     later than that without a score; `weights` are the scored ones: safetensors. `window_nats` are
     the summed losses of the held-out windows, in the order that all of a run's trials share; None
     off the corpus. `gates` ran on those weights. `alarm` says why the score is too good to be
-    believed unseen. `sandbox` is the level of containment that it ran under.
+    believed unseen. `sandbox` and `gpu_share` are as of a Judgement.
     """
 
     status: TrialStatus
@@ -108,4 +110,5 @@ class TrialResult:
     wall_s: float | None = None
     device: str | None = None
     sandbox: str | None = None
+    gpu_share: float | None = None
     environment: dict[str, Any] = field(default_factory=dict)

@@ -18,6 +18,7 @@ _LISTS = (
     "nvmlDeviceGetMPSComputeRunningProcesses_v3",
 )
 _NOT_TOLD = (1 << 64) - 1
+CUDA_CONTEXT_BYTES = 2048 << 20  # at most, beside what torch's allocator holds
 
 
 class _ProcessInfo(ctypes.Structure):
@@ -39,6 +40,18 @@ def gpu_memory_bytes(pids: Collection[int]) -> int | None:
     if not lists:
         return None
     return sum(size for held in lists for pid, size in held.items() if pid in pids)
+
+
+def gpu_share(
+    seen_bytes: int, claimed_bytes: float | None, total_bytes: int | None
+) -> float | None:
+    """What a job took of a GPU's memory: the most that the driver told of its processes; where that
+    is nothing, what their allocator says of itself, and a context. None where neither is known."""
+    if not total_bytes:
+        return None
+    if not seen_bytes and claimed_bytes:
+        seen_bytes = int(claimed_bytes) + CUDA_CONTEXT_BYTES
+    return min(1.0, seen_bytes / total_bytes) if seen_bytes else None
 
 
 def _held_on(gpu: ctypes.c_void_p) -> dict[int, int] | None:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +92,9 @@ class Sandbox:
         self._control: socket.socket | None = None
         self._is_ready = False
         self._child: Child | None = None
+        self._watchdog: Watchdog | None = None  # of the newest child
+        self._earlier_gpu_bytes = 0  # the peak of the job's children before it
+        self._gpu_share: float | None = None
         self._numbers = count()
 
     def __enter__(self) -> Self:
@@ -115,6 +118,18 @@ class Sandbox:
         self._wait_until_ready()
         assert self._containment is not None
         return self._containment
+
+    @property
+    def peak_gpu_bytes(self) -> int:
+        """The most GPU memory that one of the job's children was seen to hold; 0 where the driver
+        does not tell."""
+        newest = 0 if self._watchdog is None else self._watchdog.peak_gpu_bytes
+        return max(self._earlier_gpu_bytes, newest)
+
+    def begin_job(self, gpu_share: float | None) -> None:
+        """From here on children belong to another job, and each may take `gpu_share` of a GPU's
+        memory where its limits would give it less."""
+        self._watchdog, self._earlier_gpu_bytes, self._gpu_share = None, 0, gpu_share
 
     def start(self) -> None:
         """Starts the zygote and returns at once; it loads torch meanwhile."""
@@ -157,6 +172,7 @@ class Sandbox:
         self, limits: Limits, data: Path | None, device: str, outside: Path | None = None
     ) -> Child:
         """`outside`: the file that a self-test tries to get at, in place of a candidate."""
+        limits = self._widened(limits)
         scratch = self._folder / f"child-{next(self._numbers)}"
         scratch.mkdir(mode=0o700)
         request = {
@@ -185,16 +201,24 @@ class Sandbox:
                 os.close(descriptor)
         assert self._zygote is not None
         folder = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._earlier_gpu_bytes = self.peak_gpu_bytes
+        self._watchdog = Watchdog(self._zygote.pid, answer["memory_bytes"], folder, limits)
         return Child(
             channel=channel,
             output=output,
             process=os.pidfd_open(answer["pid"]),
             scratch=folder,
-            watchdog=Watchdog(self._zygote.pid, answer["memory_bytes"], folder, limits),
+            watchdog=self._watchdog,
             end=self._end_child,
             release=lambda: remove_scratch(str(scratch)),
             layers=self._layers,
         )
+
+    def _widened(self, limits: Limits) -> Limits:
+        fraction = limits.gpu_memory_fraction
+        if fraction is None or self._gpu_share is None or self._gpu_share <= fraction:
+            return limits
+        return replace(limits, gpu_memory_fraction=self._gpu_share)
 
     def _end_child(self) -> int | None:
         """Kills the child and all below it; None if that took the zygote with it."""

@@ -7,7 +7,7 @@ import stat
 import time
 
 from .failures import ChildFailed
-from .gpu_memory import gpu_memory_bytes, largest_gpu_bytes
+from .gpu_memory import CUDA_CONTEXT_BYTES, gpu_memory_bytes, largest_gpu_bytes
 from .limits import MIB, Limits
 from .processes import (
     ProcessUsage,
@@ -20,7 +20,6 @@ from .processes import (
 POLL_S = 0.05
 _MAPS_POLL_S = 1.0  # a process waits while its maps are read
 _GPU_POLL_S = 0.25
-_CUDA_CONTEXT_BYTES = 2048 * MIB  # beside what torch's allocator holds
 _MAX_DEPTH = 16
 # The threads of a process that is being killed end one after the other.
 _ENDING_S = 0.1
@@ -43,6 +42,7 @@ class Watchdog:
         self._gpu_bytes = _allowed_gpu_bytes(limits)
         self.holds_candidate = False  # before, the child is trusted, and may hide its files
         self.peak_bytes = 0
+        self.peak_gpu_bytes = 0  # where the driver tells
         self.output_bytes = 0
 
     @property
@@ -93,6 +93,7 @@ class Watchdog:
             return
         self._next_look_at_gpu = time.monotonic() + _GPU_POLL_S
         held = gpu_memory_bytes(tree)
+        self.peak_gpu_bytes = max(self.peak_gpu_bytes, held or 0)
         if held is not None and held > self._gpu_bytes:
             allowed = self._gpu_bytes // MIB
             raise ChildFailed("oom", f"{held // MIB} MiB of GPU memory, {allowed} are allowed")
@@ -135,7 +136,7 @@ def _usages(tree: list[int]) -> list[ProcessUsage]:
 def _allowed_gpu_bytes(limits: Limits) -> int | None:
     if limits.gpu_memory_fraction is None or (total := largest_gpu_bytes()) is None:
         return None
-    return int(limits.gpu_memory_fraction * total) + _CUDA_CONTEXT_BYTES
+    return int(limits.gpu_memory_fraction * total) + CUDA_CONTEXT_BYTES
 
 
 def _folder_usage(folder: int, at_most: int, depth: int = 0) -> tuple[int, int]:

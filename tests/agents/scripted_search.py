@@ -58,6 +58,39 @@ class Workers:
         return [Finished(job=job, value=value, infra_error=None if value else "the worker died")]
 
 
+class Clock:
+    """Stands still but where a test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class TimedWorkers(Workers):
+    """Two workers whose jobs take as long as their results say, on a clock of their own."""
+
+    def __init__(
+        self, clock: Clock, answer: Callable[[JudgeJob | TrialJob], Judgement | TrialResult | None]
+    ) -> None:
+        super().__init__(answer)
+        self._clock = clock
+        self._ends_s: dict[str, float] = {}
+
+    def submit(self, job: JudgeJob | TrialJob) -> None:
+        super().submit(job)
+        value = self._answer(job)
+        assert value is not None
+        self._ends_s[job.key] = self._clock.now_s + (value.wall_s or 0.0)
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        """The job that ends first, when it does, however long that takes."""
+        self._jobs.sort(key=lambda job: self._ends_s[job.key])
+        self._clock.now_s = self._ends_s[self._jobs[0].key]
+        return super().wait(timeout_s)
+
+
 class Script:
     """Proposes a new source each time, or what `at` says for an index."""
 

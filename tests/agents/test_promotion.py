@@ -94,12 +94,43 @@ def test_a_trial_says_whether_score_or_lot_brought_it_there() -> None:
     assert 1 <= len(wanted) <= 14
 
 
-def test_closing_starts_no_candidate_and_promotes_none_by_score() -> None:
+def test_closing_starts_no_candidate_and_promotes_the_best_alone_by_its_score() -> None:
     config = config_of()
     board = board_with(10)
     board.add(candidate("new"))
+    best, *others = wanted_trials(board, config, is_closing=True)
+    assert (best.architecture_id, best.key.rung, best.purpose) == ("c0", 1, "promoted")
+    assert {plan.purpose for plan in others} == {"random"}
+
+
+def test_the_best_climbs_before_all_others_and_where_it_fails_no_other_takes_its_place() -> None:
+    config = config_of(random_promote_fraction=0.3)
+    board = board_with(40)
+    first, *others = wanted_trials(board, config)
+    assert (first.architecture_id, first.leads) == ("c0", True)
+    assert not any(plan.leads for plan in others)
+    score(board["c0"], 1, None)
+    assert not any(plan.leads for plan in wanted_trials(board, config))
+
+
+def test_the_best_of_a_rung_completes_its_grid_of_rates_though_the_search_closes() -> None:
+    table = config_of().model_dump(mode="json")
+    config = validate_config(
+        {**table, "training": {"learning_rates": [0.1, 0.2], "widen_rates": 0}}
+    )
+    board = board_with(4)
     wanted = wanted_trials(board, config, is_closing=True)
-    assert {plan.purpose for plan in wanted} == {"random"}
+    assert [(plan.architecture_id, plan.key.learning_rate) for plan in wanted] == [("c0", 0.2)]
+
+
+def test_a_fresh_seed_that_has_begun_is_ended_before_the_best_climbs() -> None:
+    board = rivals()
+    board.add(late := candidate("late"))
+    score(late, 0, 2.9)
+    score(board["c1"], 0, 3.0, seed=1)
+    wanted = wanted_trials(board, config_of(elite=1), is_closing=True)
+    asked = [(plan.architecture_id, plan.key.rung, plan.key.seed) for plan in wanted]
+    assert asked[:2] == [("c1", 1, 1), ("late", 1, 0)]
 
 
 def rivals() -> Board:

@@ -107,8 +107,8 @@ def test_the_best_fraction_climbs_and_a_failed_one_never_does(config: RunConfig)
         scored(who, 0, val_bpb)
     assert promoted(board, 0, config.ladder) == {"e", "b"}
     assert [key for key in keys(board, config) if key[2] == 1] == [
-        ("b", "corpus", 1, 0),
         ("e", "corpus", 1, 0),
+        ("b", "corpus", 1, 0),
     ]
 
 

@@ -141,7 +141,9 @@ def test_a_verification_trains_from_no_seed_that_its_search_did(
     assert {row.n for row in compared} == {3}
 
 
-def test_rows_are_sorted_by_the_runs_fitness(store: Store, config: RunConfig) -> None:
+def test_rows_stand_in_the_order_of_their_ranks_and_finalists_in_that_of_the_fitness(
+    store: Store, config: RunConfig
+) -> None:
     def far_below(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
         """One candidate is so far below the baseline that ASI-Arch's filter refuses it."""
         value = all_is_well(job)
@@ -156,9 +158,12 @@ def test_rows_are_sorted_by_the_runs_fitness(store: Store, config: RunConfig) ->
     config = validate_config({**config.model_dump(), **settings})
     _, run_id = run(store, config, Workers(far_below), Script())
     rows = store.queries.leaderboard(run_id)
-    assert rows[0].name == "mixer 2"
-    assert rows[-1].name == "mixer 1"
-    assert (rows[-1].fitness, rows[-1].rank) == (None, 1)
+    assert [row.name for row in rows[:2]] == ["mixer 1", "mixer 2"]
+    assert [row.rank for row in rows] == sorted(row.rank or 0 for row in rows)
+    assert rows[0].fitness is None
+    finalists = finals_config(store, Finals(run=run_id)).proposer.finalists
+    assert finalists[0] == rows[1].id
+    assert rows[0].id not in finalists
 
 
 def test_each_rungs_ranking_is_stored_with_who_was_drawn_by_lot(
@@ -189,6 +194,55 @@ def test_each_rungs_ranking_is_stored_with_who_was_drawn_by_lot(
     assert spearman.detail["verdict"] == "too few to say"
     assert spearman.detail["n_needed"] == 6
     assert ("candidates", "kendall") in found
+
+
+def diverges(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+    """One candidate's first training does, and another's second, each after its cooldown began; a
+    third's second before that."""
+    if isinstance(job, JudgeJob):
+        return all_is_well(job)
+    ends = {("* 0.5", 0): b"first", ("* 1.5", 1): b"second", ("* 2.5", 1): None}
+    for (which, rung), left in ends.items():
+        if which in job.spec.source and job.spec.rung == rung:
+            return TrialResult(status="diverged", metrics={"last_step": 9}, checkpoint=left)
+    return all_is_well(job)
+
+
+def kept_checkpoints(store: Store, run_id: str) -> set[tuple[str, int]]:
+    """Names and rungs of the candidates' trials that one could go on from, failed or not."""
+    return {
+        (store.architecture(trial.architecture_id).name, trial.rung)
+        for trial in store.trials(run_id)
+        if trial.checkpoint_hash is not None and trial.seed == 0
+    }
+
+
+def test_what_failed_trainings_left_is_freed_when_the_run_has_finished(
+    store: Store, config: RunConfig
+) -> None:
+    ladder = {**config.ladder.model_dump(), "promote_fraction": 1.0, "elite": 0}
+    config = validate_config({**config.model_dump(), "ladder": ladder})
+    workers = Workers(diverges)
+    made, run_id, _ = search(store, config, workers, Script())
+
+    def interrupts_at_the_end(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        if isinstance(job, TrialJob) and "* 3.5" in job.spec.source and job.spec.rung == 1:
+            made.interrupt()
+        return diverges(job)
+
+    workers._answer = interrupts_at_the_end
+    assert made.run().state == "interrupted"
+    kept = kept_checkpoints(store, run_id)
+    assert {("mixer 0", 0), ("mixer 1", 1), ("mixer 2", 0)} <= kept
+    assert ("mixer 1", 0) not in kept  # it left a later one
+    ending, _ = run(store, config, Workers(diverges), Script(), run_id)
+    assert ending.state == "finished"
+    kept = kept_checkpoints(store, run_id)
+    assert {name for name, _ in kept if name.startswith("mixer")} == {"mixer 3"}
+    failed = [trial for trial in store.trials(run_id) if trial.state == "failed"]
+    assert [trial.status for trial in failed] == 3 * ["diverged"]
+    blobs = [file for file in store.blobs.folder.rglob("*") if file.is_file()]
+    assert len(blobs) == len({trial.checkpoint_hash for trial in store.trials(run_id)} - {None})
 
 
 def test_a_later_rung_continues_from_the_checkpoint_below_it(

@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scripted_search import Script, Workers, all_is_well, run, search
+from scripted_search import (
+    SOURCE,
+    Clock,
+    Script,
+    TimedWorkers,
+    Workers,
+    all_is_well,
+    proposal,
+    run,
+    search,
+    sound,
+)
 
+from linearch.agents.intake import Intake
 from linearch.agents.llm.errors import ProviderRefused
 from linearch.agents.proposers.proposal import Evidence, NothingLeft, Proposal
 from linearch.config import RunConfig, validate_config
@@ -35,6 +47,35 @@ def test_the_last_of_the_time_goes_to_fresh_seeds(store: Store, config: RunConfi
     assert all(trial.id > last_entry for trial in trials if trial.purpose == "fresh")
     climbs = {(trial.architecture_id, trial.seed) for trial in trials if trial.purpose == "fresh"}
     assert sum(trial.purpose == "fresh" for trial in trials) == 2 * len(climbs)  # none is half done
+
+
+@pytest.mark.parametrize(("minutes", "n_ahead"), [(6, 9), (7, 14)])
+def test_the_best_of_a_rung_climbs_though_its_score_came_just_before_the_close(
+    store: Store, config: RunConfig, monkeypatch: pytest.MonkeyPatch, minutes: int, n_ahead: int
+) -> None:
+    clock, best_name = Clock(), f"mixer {n_ahead}"
+    monkeypatch.setattr("linearch.agents.search.time.monotonic", clock)
+
+    def timed(job: JudgeJob | TrialJob) -> Judgement | TrialResult | None:
+        if isinstance(job, JudgeJob):
+            return sound()
+        rung, is_best = job.spec.rung, f"* {n_ahead}.5" in job.spec.source
+        metrics = {"val_bpb": 4.0 - rung - 0.5 * is_best}
+        return TrialResult(status="done", metrics=metrics, wall_s=(10.0, 30.0)[rung])
+
+    settings = {"budget": {"max_minutes": minutes, "max_candidates": 50}}
+    config = validate_config({**config.model_dump(), **settings})
+    made, run_id, board = search(store, config, TimedWorkers(clock, timed), Script())
+    intake = Intake(store, run_id, board, config.gates.max_source_bytes)
+    for number in range(40):  # more than there is time for
+        intake.admit_proposal(proposal(f"mixer {number}", SOURCE.format(scale=f"{number}.5")))
+    made.run()
+    best = next(one for one in board.proposals if one.name == best_name)
+    climb = best.best(1, config.seed)
+    assert climb is not None
+    assert clock.now_s <= 60 * minutes
+    trials = store.trials(run_id)
+    assert all(trial.id > climb.id for trial in trials if trial.purpose == "fresh")
 
 
 def test_a_worker_that_dies_costs_an_attempt_and_not_the_candidate(

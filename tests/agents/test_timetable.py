@@ -120,11 +120,27 @@ def test_the_lot_is_part_of_the_end_and_not_counted_twice(board: Board, config: 
     assert table.closing_s(follows, 10.0, job=lot) == 80.0
 
 
-def test_nothing_follows_before_a_candidate_is_on_the_last_rung(config: RunConfig) -> None:
+def test_the_climb_of_the_best_follows_before_a_candidate_is_on_the_last_rung(
+    config: RunConfig,
+) -> None:
     board = Board(seed=0, n_rungs=2, objectives=("val_bpb",))
     add(board, "mamba2", 8.0, 22.0, origin="baseline")
-    add(board, "first", 4.0)
     assert Timetable(board, config, SLOTS).follows() == []
+    add(board, "first", 4.0)
+    (climb,) = Timetable(board, config, SLOTS).follows()
+    assert (climb.architecture_id, climb.key.rung) == ("first", 1)
+
+
+def test_the_time_of_the_bests_climb_is_kept_beside_that_of_the_fresh_seeds(
+    board: Board, config: RunConfig
+) -> None:
+    add(board, "late", 4.0, val_bpb=1.5)
+    table = Timetable(board, config, SLOTS)
+    climb, *fresh = table.follows()
+    assert (climb.architecture_id, climb.leads) == ("late", True)
+    assert {plan.purpose for plan in fresh} == {"fresh"}
+    # The climb's 10 and 30 + 40 on one worker, 40 + 30 on the other.
+    assert table.closing_s(table.follows()) == 80.0
 
 
 def test_a_resumed_search_knows_what_the_sessions_before_took(

@@ -31,11 +31,16 @@ def test_the_leaderboard_shows_every_scored_row_with_its_trial(app: Any) -> None
     table = app.test.dataframe[0].value
     assert len(table) == N_SCORED
     assert table["trial"].notna().all()
-    assert table["name"].iloc[0] == "gated_deltanet"  # baselines are pinned by default
 
 
-def test_unpinned_rows_come_in_the_order_of_their_ranks(app: Any) -> None:
-    app.test.toggle(key="pin_baselines").set_value(False).run()
+def test_baselines_come_first_where_they_are_pinned_and_the_page_says_so(app: Any) -> None:
+    assert "By rank." in app.words()
+    app.test.toggle(key="pin_baselines").set_value(True).run()
+    assert app.test.dataframe[0].value["name"].iloc[0] == "gated_deltanet"
+    assert "The baselines first, each part by rank." in app.words()
+
+
+def test_rows_come_in_the_order_of_their_ranks(app: Any) -> None:
     table = app.test.dataframe[0].value
     assert list(table["rank"]) == sorted(table["rank"])
     assert set(table["by"].map(tuple)) >= {("baseline",), ("reference",), ("grammar",), ("llm",)}

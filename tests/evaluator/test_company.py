@@ -159,7 +159,6 @@ def test_gates_that_pass_alone_are_told_at_once() -> None:
         judged("The candidate gave no usable answer (timeout): no answer within 20 s."),
         Judgement(results=(), infra_error="a child did not come up"),
         replace(CRASHED, reason="training: killed by SIGSEGV"),
-        TrialResult(status="oom", reason="training: 9 MiB of GPU memory, 8 are allowed"),
         TrialResult(status="timeout", reason="training: no answer within 20 s"),
         TrialResult(status="stalled", reason="training: nothing was heard for 30 s"),
         TrialResult(status="infra", reason="a child did not come up"),
@@ -180,6 +179,8 @@ def test_what_a_neighbour_may_have_caused_is_not_booked(value: Judgement | Trial
         judged("The mixer gave no usable answer (raised): TypeError: 'int' is not callable."),
         judged("The candidate gave no usable answer (crashed): killed by SIGSEGV.", "cpu"),
         DONE,
+        TrialResult(status="oom", reason="training: CUDA out of memory"),  # with a GPU alone
+        judged("The mixer gave no usable answer (oom): CUDA out of memory."),
         TrialResult(status="diverged", reason="training: the loss stopped being finite"),
         TrialResult(status="noncausal", reason="pieces predict otherwise"),
         TrialResult(status="protocol", reason="training: more than 8 processes"),

@@ -115,7 +115,7 @@ def test_a_worker_hands_the_service_on_and_says_so_with_its_results(
     mps = {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}
     worker = _Worker(config.model_dump(), "cpu", str(tmp_path), mps)
     try:
-        assert worker.trial(spec).environment["mps"] is True
+        assert worker.trial(spec, 0.0).environment["mps"] is True
         assert worker._judge._sandbox._environment().items() >= mps.items()
     finally:
         worker._judge.close()

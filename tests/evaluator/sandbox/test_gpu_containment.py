@@ -193,6 +193,23 @@ def test_a_memory_bomb_is_oom_and_the_next_child_has_memory(
     assert (failure, int(printed) >= 4 << 30) == (None, True)
 
 
+def test_a_job_may_take_the_share_it_is_given_and_what_it_took_is_seen(
+    gpu_sandbox: Sandbox, hostile_source: MakeSource
+) -> None:
+    small = replace(_LIMITS, gpu_memory_fraction=0.01)
+    four_gib = "kept = torch.zeros(1 << 30, device='cuda'); time.sleep(1)"
+    gpu_sandbox.begin_job(0.5)
+    failure, _ = _load(gpu_sandbox, small, hostile_source(top=four_gib))
+    assert failure is None
+    # Where the driver numbers processes otherwise it sees none.
+    assert gpu_sandbox.peak_gpu_bytes == 0 or gpu_sandbox.peak_gpu_bytes >= 4 << 30
+    gpu_sandbox.begin_job(None)
+    assert gpu_sandbox.peak_gpu_bytes == 0
+    failure, _ = _load(gpu_sandbox, small, hostile_source(top=four_gib))
+    assert failure is not None
+    assert failure.kind == "oom", failure.message
+
+
 def test_memory_taken_past_the_allocator_is_seen_from_outside(
     gpu_sandbox: Sandbox, hostile_source: MakeSource
 ) -> None:
