@@ -17,6 +17,7 @@ from .gating import gated_product, swiglu
 from .norm import add_rms_norm, rms_norm
 from .oja import chunk_oja
 from .pointwise import activation
+from .token_shift import token_shift
 
 __all__ = [
     "activation",
@@ -32,4 +33,5 @@ __all__ = [
     "scan",
     "short_convolution",
     "swiglu",
+    "token_shift",
 ]

@@ -25,6 +25,7 @@ from . import (
     scan,
     short_convolution,
     swiglu,
+    token_shift,
 )
 from .forms import Form, runs_triton
 
@@ -197,6 +198,18 @@ def _swiglu(x: _Inputs) -> Made:
     return [packed], partial(swiglu, packed)
 
 
+def _token_shift(x: _Inputs) -> Made:
+    """One blend, whose shares each token moves."""
+    leaves = [x.sequence(), x.weight(1, x.width), x.unit(1, *x.shape[:2], x.width)]
+    y, shares, offsets = leaves
+
+    def one_blend(form: Form | None = None) -> Tensor:
+        (blend,), _ = token_shift(y, shares, offsets=offsets, form=form)
+        return blend
+
+    return leaves, one_blend
+
+
 def _activation(x: _Inputs) -> Made:
     """A log decay for each channel, in float32, of a projection."""
     leaves = [x.sequence(), x.weight(x.width)]
@@ -238,6 +251,7 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "norm, residual": _residual_norm,
     "gated product": _gated_product,
     "swiglu": _swiglu,
+    "token shift": _token_shift,
     "activation": _activation,
     "head and loss": _head_and_loss,
 }

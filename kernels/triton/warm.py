@@ -51,6 +51,7 @@ _LAYERS: tuple[tuple[str, tuple[str | None, ...], tuple[int, ...], int], ...] = 
     ("residual", (None,), (), 128),
     ("gated product", ("silu", "sigmoid"), (256,), 128),
     ("swiglu", ("silu",), (256,), 128),
+    ("token shift", (None, "offsets"), (256,), 128),
     ("activation", tuple(_GIVEN), (4, 128), 128),
     ("convolution", ("silu",), (128,), 128),
     ("loss", (None,), (256, 4096), 128),
@@ -303,6 +304,18 @@ def _swiglu(case: Case, with_grad: bool) -> None:
             y.sum().backward()
 
 
+def _token_shift(case: Case, with_grad: bool) -> None:
+    """As many blends as RWKV-6 and RWKV-7 have; training has no token before its rows."""
+    from .token_shift import token_shift_fused
+
+    x = _leaf(with_grad, 2, case.length, case.dim, dtype=case.dtype)
+    for n in (5,) if case.gate == "offsets" else (1, 6):
+        offsets = _leaf(with_grad, n, *x.shape, dtype=case.dtype) if case.gate else None
+        blends = token_shift_fused(x, _leaf(with_grad, n, case.dim), offsets, None)
+        if with_grad:
+            sum(blend.sum() for blend in blends).backward()
+
+
 def _activation(case: Case, with_grad: bool) -> None:
     from .pointwise import activation_fused
 
@@ -379,6 +392,7 @@ _MAKERS = {
     "residual": _residual,
     "gated product": _product,
     "swiglu": _swiglu,
+    "token shift": _token_shift,
     "activation": _activation,
     "convolution": _convolution,
     "unit heads": _unit_heads,

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_dplr
+from linearch.kernels import chunk_dplr, token_shift
 from linearch.search_space.layers import RMSNorm, l2_normalise, merge_heads, split_heads
 
 RANK = 16
@@ -44,9 +44,8 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        before = torch.zeros_like(x[:, :1]) if state is None else state["token"].to(x.dtype)
-        change = torch.cat([before, x[:, :-1]], dim=1) - x
-        seen = (x + change * self.blends.to(x.dtype)).unbind(0)
+        before = None if state is None else state["token"]
+        seen, token = token_shift(x, self.blends.flatten(1), initial_state=before)
         r, k, v = self.r_proj(seen[0]), self.k_proj(seen[1]), self.v_proj(seen[2])
         log_decay = -math.exp(-0.5) * self.decay(seen[3]).float().sigmoid()
         rate, gate = self.rate(seen[4]).sigmoid(), self.gate(seen[5])
@@ -69,5 +68,5 @@ class Mixer(nn.Module):
         o = self.norm(o) + (r * self.bonus * k).sum(-1, keepdim=True) * v
         return self.out_proj(merge_heads(o).to(gate.dtype) * gate), {
             "memory": memory,
-            "token": x[:, -1:].clone(),
+            "token": token,
         }

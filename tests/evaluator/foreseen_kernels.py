@@ -91,10 +91,12 @@ def main() -> None:
         gating,
         norm,
         pointwise,
+        token_shift,
     )
 
     look_up_instead_of_launching()
-    modules = (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm, pointwise)
+    modules = (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm)
+    modules += (pointwise, token_shift)
     for module in modules:
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True

@@ -79,6 +79,7 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
         "residual",
         "gated",
         "swiglu",
+        "token",
         "activation",
         "convolution",
         "loss",

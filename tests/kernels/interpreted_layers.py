@@ -19,6 +19,7 @@ from linearch.kernels import (
     scan,
     short_convolution,
     swiglu,
+    token_shift,
 )
 
 Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
@@ -47,6 +48,7 @@ def cases() -> dict[str, Case]:
         | gating_cases()
         | activation_cases()
         | residual_cases()
+        | token_shift_cases()
         | scan_cases()
         | attention_cases()
     )
@@ -165,6 +167,34 @@ def residual_cases() -> dict[str, Case]:
             {},
         ),
     }
+
+
+def token_shift_cases() -> dict[str, Case]:
+    """Tiles are of 16 rows and 128 channels forward, 64 and 64 backward."""
+
+    def inputs(length: int, width: int, n_blends: int) -> dict[str, Tensor]:
+        return {
+            "x": torch.randn(2, length, width),
+            "shares": torch.randn(n_blends, width),
+            "offsets": torch.randn(n_blends, 2, length, width),
+            "initial_state": torch.randn(2, 1, width),
+        }
+
+    bare = {name: inputs(35, 20, 2)[name] for name in ("x", "shares")}
+    apart = {name: t.mT.contiguous().mT for name, t in inputs(9, 20, 2).items()}
+    return {
+        "token shift": (token_shift_flat, bare, {}),
+        "token shift, offsets": (token_shift_flat, inputs(35, 20, 5), {}),
+        "token shift, one token": (token_shift_flat, inputs(1, 20, 2), {}),
+        "token shift, two tiles": (token_shift_flat, inputs(65, 150, 1), {}),
+        "token shift, channels apart": (token_shift_flat, apart, {}),
+        "token shift, one blend used": (lambda **x: token_shift(**x)[0][1], bare, {}),
+    }
+
+
+def token_shift_flat(**inputs: Any) -> tuple[Tensor, ...]:
+    blends, state = token_shift(**inputs)
+    return *blends, state
 
 
 def scan_cases() -> dict[str, Case]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from linearch.kernels.triton import dplr, gating, norm, oja, pointwise, residual_norm
+from linearch.kernels.triton import dplr, gating, norm, oja, pointwise, residual_norm, token_shift
 
 
 def leaf(*shape: int) -> Tensor:
@@ -51,6 +51,14 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "residual's gradient": (
             residual_norm._backward_op,
             (x, y, x.contiguous(), scale, 1e-6, narrow),
+        ),
+        "token shift": (
+            token_shift._forward_op,
+            (leaf(2, 3, 12), leaf(2, 12), leaf(2, 2, 3, 12), leaf(2, 1, 12)),
+        ),
+        "token shift's gradient": (
+            token_shift._backward_op,
+            ([torch.randn(2, 3, 12)] * 2, torch.randn(2, 3, 12), torch.randn(2, 12), None, None),
         ),
         "oja": (oja._forward_op, (q, k, v, beta, decay, start, 1.0, True)),
         "oja's gradient": (

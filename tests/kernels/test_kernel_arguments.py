@@ -211,6 +211,18 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"activation: bias has shape \[2, 6, 2\]; wanted x's last axes, of \[2, 6, 3\], or ones",
     ),
     (
+        lambda: kernels.token_shift(X, torch.zeros(2, 4)),
+        r"token_shift: shares has shape \[2, 4\], 4 on axis 1; wanted D = 3 as in x",
+    ),
+    (
+        lambda: kernels.token_shift(X, X[0, :2], offsets=X),
+        r"token_shift: offsets has shape .* \(3 axes\); wanted \[n, B, T, D\]",
+    ),
+    (
+        lambda: kernels.token_shift(X, X[0, :2], initial_state=X[:, :2]),
+        r"token_shift: initial_state has .* 2 on axis 1; wanted 1 = 1 as in one token",
+    ),
+    (
         lambda: kernels.swiglu(X),
         r"swiglu: gate_up has shape \[2, 6, 3\]; wanted an even last axis",
     ),

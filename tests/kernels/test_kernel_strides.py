@@ -41,6 +41,10 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.add_rms_norm, SEQUENCE | {"residual": (2, 40, 6), "weight": (6,)}),
     (kernels.gated_product, SEQUENCE | {"gate": (2, 40, 6)}),
     (kernels.swiglu, {"gate_up": (2, 40, 6)}),
+    (
+        lambda **x: kernels.token_shift(**x)[0][0],
+        SEQUENCE | {"shares": (1, 6), "offsets": (1, 2, 40, 6), "initial_state": (2, 1, 6)},
+    ),
     (partial(kernels.activation, function="softplus"), SEQUENCE | {"bias": (6,), "rate": (40, 1)}),
 ]
 

@@ -94,6 +94,7 @@ def test_elementwise_operations_agree(
         (kernels.add_rms_norm, {"x": x, "residual": gate, "weight": weight}),
         (kernels.gated_product, {"x": x, "gate": gate}),
         (kernels.swiglu, {"gate_up": x}),
+        (lambda **x: kernels.token_shift(**x)[0][1], {"x": x, "shares": decay[0, :2]}),
         (partial(kernels.activation, function="softplus"), {"x": x, "bias": weight}),
     ]:
         errors = errors_against_naive(operation, inputs, device="cuda")

@@ -18,6 +18,7 @@ from linearch.kernels import (
     rms_norm,
     short_convolution,
     swiglu,
+    token_shift,
 )
 from linearch.kernels.pointwise import Function
 
@@ -105,6 +106,34 @@ def test_products_agree(
         (swiglu, {"gate_up": packed}, {}),
     ]:
         errors = errors_against_naive(operation, inputs, dtype=dtype, **on_gpu, **options)
+        assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize("width", [20, 128, 256])
+@pytest.mark.parametrize("n_blends", [1, 6])
+def test_token_shifts_agree(
+    n_blends: int,
+    width: int,
+    length: int,
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Errors,
+) -> None:
+    def blends_and_state(**inputs: Any) -> tuple[Tensor, ...]:
+        blends, state = token_shift(**inputs)
+        return *blends, state
+
+    plain = {"x": random(3, length, width), "shares": random(n_blends, width)}
+    moved = plain | {
+        "offsets": random(n_blends, 3, length, width),
+        "initial_state": random(3, 1, width),
+    }
+    for x in (plain, moved):
+        errors = errors_against_naive(
+            blends_and_state, x, dtype=dtype, device="cuda", form="triton"
+        )
         assert max(errors.values()) < bar, errors
 
 
