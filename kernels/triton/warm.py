@@ -50,6 +50,7 @@ _LAYERS: tuple[tuple[str, tuple[str | None, ...], tuple[int, ...], int], ...] = 
     ("norm", (None, "silu", "sigmoid"), (), 128),  # what widths say
     ("residual", (None,), (), 128),
     ("gated product", ("silu", "sigmoid"), (256,), 128),
+    ("skip product", ("silu",), (256,), 128),
     ("swiglu", ("silu",), (256,), 128),
     ("token shift", (None, "offsets"), (256,), 128),
     ("activation", tuple(_GIVEN), (4, 128), 128),
@@ -293,6 +294,15 @@ def _product(case: Case, with_grad: bool) -> None:
         y.sum().backward()
 
 
+def _skip_product(case: Case, with_grad: bool) -> None:
+    from .skip_product import skip_product_fused
+
+    rows = (_leaf(with_grad, case.length, case.dim, dtype=case.dtype) for _ in range(3))
+    y = skip_product_fused(*rows, _leaf(with_grad, case.dim), case.gate or "silu")
+    if with_grad:
+        y.sum().backward()
+
+
 def _swiglu(case: Case, with_grad: bool) -> None:
     """Also at widths that are no multiple of 16, 8 or 4, as a budget of parameters gives them."""
     from .gating import swiglu_fused
@@ -391,6 +401,7 @@ _MAKERS = {
     "norm": _norm,
     "residual": _residual,
     "gated product": _product,
+    "skip product": _skip_product,
     "swiglu": _swiglu,
     "token shift": _token_shift,
     "activation": _activation,

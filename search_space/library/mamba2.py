@@ -64,5 +64,6 @@ class Mixer(nn.Module):
             initial_state=None if state is None else state["memory"],
         )
 
-        o = merge_heads(o + self.D.unsqueeze(-1).to(value.dtype) * value)
-        return self.out_proj(self.norm(gated_product(o, gate))), {"memory": memory, "conv": conv}
+        gate, rate = split_heads(gate, self.n_heads), self.D.unsqueeze(-1)  # [H, 1]
+        o = merge_heads(gated_product(o, gate, skip=value, skip_rate=rate))
+        return self.out_proj(self.norm(o)), {"memory": memory, "conv": conv}

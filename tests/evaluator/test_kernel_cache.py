@@ -78,6 +78,7 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
         "norm",
         "residual",
         "gated",
+        "skip",
         "swiglu",
         "token",
         "activation",

@@ -113,10 +113,23 @@ def gating_cases() -> dict[str, Case]:
         "product of slices": (product_of_slices, {"packed": torch.randn(3, 5, 40)}, sigmoid),
         "product, two blocks": (gated_product, pair(9, 300), {}),
         "product, one row": (gated_product, pair(256), {}),
+        "product, skip": (gated_product, with_skip(pair(3, 5, 20), 20), {}),
+        "product, skip of heads": (gated_product, with_skip(pair(2, 30, 3, 100), 3, 1), sigmoid),
+        "product, skip of all": (gated_product, with_skip(pair(20)), {}),
+        "product of slices, skip": (skip_of_a_slice, with_skip(pair(9, 300), 300), {}),
         "swiglu": (swiglu, {"gate_up": torch.randn(3, 5, 14)}, {}),
         "swiglu, two blocks": (swiglu, {"gate_up": torch.randn(9, 600)}, {}),
         "swiglu, channels apart": (swiglu, {"gate_up": torch.randn(14, 9).T}, {}),
     }
+
+
+def with_skip(pair: dict[str, Tensor], *rate: int) -> dict[str, Tensor]:
+    return pair | {"skip": torch.randn(pair["x"].shape), "skip_rate": torch.randn(rate)}
+
+
+def skip_of_a_slice(skip: Tensor, **inputs: Any) -> Tensor:
+    wider = torch.cat((skip, skip), dim=-1)
+    return gated_product(skip=wider[..., : skip.shape[-1]], **inputs)
 
 
 def product_of_slices(packed: Tensor, **options: Any) -> Tensor:

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from linearch.kernels.triton import dplr, gating, norm, oja, pointwise, residual_norm, token_shift
+from linearch.kernels.triton import (
+    dplr,
+    gating,
+    norm,
+    oja,
+    pointwise,
+    residual_norm,
+    skip_product,
+    token_shift,
+)
 
 
 def leaf(*shape: int) -> Tensor:
@@ -19,7 +28,7 @@ def leaf(*shape: int) -> Tensor:
 def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
     x, y = wide.detach().chunk(2, dim=1)
-    scale = weight.detach()
+    scale, rows = weight.detach(), [leaf(5, 12) for _ in range(3)]
     q, k, v, do = (leaf(1, 3, 2, dim) for dim in (16, 16, 20, 20))
     beta, decay, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
     rule = [t.detach() for t in (q, k, v, beta, decay)]
@@ -36,6 +45,11 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         ),
         "product": (gating._product_op, (leaf(5, 12), leaf(5, 12), True)),
         "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
+        "product, skip": (skip_product._forward_op, (*rows, leaf(12), True)),
+        "product's gradient, skip": (
+            skip_product._backward_op,
+            (x, *(t.detach() for t in rows), scale, False),
+        ),
         "swiglu": (gating._swiglu_op, (wide,)),
         "swiglu's gradient": (gating._swiglu_pull_op, (x, wide.detach())),
         "activation": (

@@ -199,6 +199,14 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"gated_product: activation is 'tanh'; wanted one of silu, sigmoid",
     ),
     (
+        lambda: kernels.gated_product(X, X, skip=X),
+        r"gated_product: skip is given and skip_rate not given; wanted both or neither",
+    ),
+    (
+        lambda: kernels.gated_product(X, X, skip=X, skip_rate=X[..., :2]),
+        r"gated_product: skip_rate has shape \[2, 6, 2\]; wanted x's last axes, of \[2, 6, 3\]",
+    ),
+    (
         lambda: kernels.activation(X, "tanh"),
         r"activation: function is 'tanh'; wanted one of elu_plus_one, exp, log_sigmoid",
     ),

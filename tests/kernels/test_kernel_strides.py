@@ -40,6 +40,10 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.rms_norm, SEQUENCE | {"weight": (6,), "gate": (2, 40, 6)}),
     (kernels.add_rms_norm, SEQUENCE | {"residual": (2, 40, 6), "weight": (6,)}),
     (kernels.gated_product, SEQUENCE | {"gate": (2, 40, 6)}),
+    (
+        kernels.gated_product,
+        SEQUENCE | {"gate": (2, 40, 6), "skip": (2, 40, 6), "skip_rate": (40, 1)},
+    ),
     (kernels.swiglu, {"gate_up": (2, 40, 6)}),
     (
         lambda **x: kernels.token_shift(**x)[0][0],

@@ -93,6 +93,7 @@ def test_elementwise_operations_agree(
         (kernels.rms_norm, {"x": x, "weight": weight, "gate": gate}),
         (kernels.add_rms_norm, {"x": x, "residual": gate, "weight": weight}),
         (kernels.gated_product, {"x": x, "gate": gate}),
+        (kernels.gated_product, {"x": x, "gate": gate, "skip": decay, "skip_rate": weight}),
         (kernels.swiglu, {"gate_up": x}),
         (lambda **x: kernels.token_shift(**x)[0][1], {"x": x, "shares": decay[0, :2]}),
         (partial(kernels.activation, function="softplus"), {"x": x, "bias": weight}),

@@ -99,9 +99,11 @@ def test_products_agree(
         return gated_product(packed[..., width:], packed[..., :width], **options)
 
     x = {"x": random(2, 50, 3, width), "gate": random(2, 50, 3, width)}
+    skip = {"skip": random(2, 50, 3, width), "skip_rate": random(3, 1)}
     packed, on_gpu = random(2, 50, 2 * width), {"device": "cuda", "form": "triton"}
     for operation, inputs, options in [
         (gated_product, x, {"activation": activation}),
+        (gated_product, x | skip, {"activation": activation}),
         (of_slices, {"packed": packed}, {"activation": activation}),
         (swiglu, {"gate_up": packed}, {}),
     ]:
