@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import (
     activation,
+    add_bonus,
     add_rms_norm,
     causal_attention,
     chunk_decay,
@@ -198,6 +199,11 @@ def _swiglu(x: _Inputs) -> Made:
     return [packed], partial(swiglu, packed)
 
 
+def _bonus(x: _Inputs) -> Made:
+    leaves = [x.unit(*x.shape), *x.qkv(), x.weight(*x.shape[2:])]
+    return leaves, partial(add_bonus, *leaves)
+
+
 def _token_shift(x: _Inputs) -> Made:
     """One blend, whose shares each token moves."""
     leaves = [x.sequence(), x.weight(1, x.width), x.unit(1, *x.shape[:2], x.width)]
@@ -251,6 +257,7 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "norm, residual": _residual_norm,
     "gated product": _gated_product,
     "swiglu": _swiglu,
+    "bonus": _bonus,
     "token shift": _token_shift,
     "activation": _activation,
     "head and loss": _head_and_loss,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import activation, add_rms_norm, rms_norm, short_convolution
+from ..kernels import activation, add_rms_norm, l2_norm, rms_norm, short_convolution
 
 __all__ = [
     "GatedRMSNorm",
@@ -137,8 +137,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     """x / |x| over the last axis, computed in at least float32; a zero vector stays zero."""
-    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)).to(x.dtype)
+    return l2_norm(x, eps=eps)
 
 
 def elu_plus_one(x: Tensor) -> Tensor:

@@ -114,6 +114,11 @@ def cases(
         for name, gates, sizes, length in _LAYERS
         for gate, n in product(gates, sizes or widths)
     ]
+    bonuses = [
+        Case(operation="bonus", gate=None, dim=k, value_dim=v, dtype=dtype, length=128)
+        for dtype, (k, v) in product(dtypes, dims)
+        if k == v
+    ]
     attention = [
         Case(operation="attention", gate=gate, dim=k, value_dim=v, dtype=dtype, length=128)
         for gate, dtype, (k, v) in product((None, "scalar", "sinks"), dtypes, dims)
@@ -125,7 +130,7 @@ def cases(
         for k in dict.fromkeys(k for k, _ in dims)
         if has_fused_heads(k)
     ]
-    return recurrences + attention + layers + unit_heads
+    return recurrences + bonuses + attention + layers + unit_heads
 
 
 def warm(
@@ -314,6 +319,17 @@ def _swiglu(case: Case, with_grad: bool) -> None:
             y.sum().backward()
 
 
+def _bonus(case: Case, with_grad: bool) -> None:
+    from .bonus import bonus_fused
+
+    rows = (2, case.length, 2)
+    q, k = (_leaf(with_grad, *rows, case.dim, dtype=case.dtype) for _ in range(2))
+    o, v = (_leaf(with_grad, *rows, case.value_dim, dtype=case.dtype) for _ in range(2))
+    y = bonus_fused(o, q, k, v, _leaf(with_grad, 2, case.dim), 1.0)
+    if with_grad:
+        y.sum().backward()
+
+
 def _token_shift(case: Case, with_grad: bool) -> None:
     """As many blends as RWKV-6 and RWKV-7 have; training has no token before its rows."""
     from .token_shift import token_shift_fused
@@ -404,6 +420,7 @@ _MAKERS = {
     "skip product": _skip_product,
     "swiglu": _swiglu,
     "token shift": _token_shift,
+    "bonus": _bonus,
     "activation": _activation,
     "convolution": _convolution,
     "unit heads": _unit_heads,

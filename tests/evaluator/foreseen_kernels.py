@@ -83,6 +83,7 @@ def foreseen_by(config: RunConfig) -> set[tuple[str, str]]:
 def main() -> None:
     from linearch.kernels import (
         attention,
+        bonus,
         convolution,
         cross_entropy,
         decay,
@@ -96,7 +97,7 @@ def main() -> None:
 
     look_up_instead_of_launching()
     modules = (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm)
-    modules += (pointwise, token_shift)
+    modules += (bonus, pointwise, token_shift)
     for module in modules:
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from linearch.kernels import (
     activation,
+    add_bonus,
     add_rms_norm,
     causal_attention,
     gated_product,
+    l2_norm,
     linear_cross_entropy,
     rms_norm,
     scan,
@@ -42,6 +44,7 @@ def cases() -> dict[str, Case]:
                 {"x": narrow, "weight": weight, "gate": gate},
                 {"activation": "sigmoid"},
             ),
+            "unit length": (l2_norm, {"x": x}, {"eps": 1e-3}),
             "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
         }
         | convolution_cases()
@@ -49,6 +52,7 @@ def cases() -> dict[str, Case]:
         | activation_cases()
         | residual_cases()
         | token_shift_cases()
+        | bonus_cases()
         | scan_cases()
         | attention_cases()
     )
@@ -179,6 +183,23 @@ def residual_cases() -> dict[str, Case]:
             dict(zip(plain, (*torch.randn(2, 6, 5000), torch.randn(5000)), strict=True)),
             {},
         ),
+    }
+
+
+def bonus_cases() -> dict[str, Case]:
+    """Tiles are of 2,048 elements of one head: of 64 tokens for the widest of 20 channels."""
+
+    def inputs(length: int, width: int, value_width: int) -> dict[str, Tensor]:
+        keys, values = (2, length, 3, width), (2, length, 3, value_width)
+        shapes = {"o": values, "q": keys, "k": keys, "v": values, "bonus": (3, width)}
+        return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+    apart = {name: t.mT.contiguous().mT for name, t in inputs(9, 20, 12).items()}
+    return {
+        "bonus": (add_bonus, inputs(70, 20, 12), {"scale": 0.3}),
+        "bonus, wide values": (add_bonus, inputs(5, 16, 200), {}),
+        "bonus, one token": (add_bonus, inputs(1, 16, 16), {}),
+        "bonus, channels apart": (add_bonus, apart, {}),
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from linearch.kernels.triton import (
+    bonus,
     dplr,
     gating,
     norm,
@@ -28,6 +29,7 @@ def leaf(*shape: int) -> Tensor:
 def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
     x, y = wide.detach().chunk(2, dim=1)
+    own = [leaf(6, 4), leaf(6, 4), leaf(6, 5), leaf(2, 4)]
     scale, rows = weight.detach(), [leaf(5, 12) for _ in range(3)]
     q, k, v, do = (leaf(1, 3, 2, dim) for dim in (16, 16, 20, 20))
     beta, decay, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
@@ -65,6 +67,11 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "residual's gradient": (
             residual_norm._backward_op,
             (x, y, x.contiguous(), scale, 1e-6, narrow),
+        ),
+        "bonus": (bonus._forward_op, (leaf(6, 5), *own, 0.3)),
+        "bonus' gradient": (
+            bonus._backward_op,
+            (torch.randn(6, 5), *(t.detach() for t in own), 0.3),
         ),
         "token shift": (
             token_shift._forward_op,

@@ -187,6 +187,10 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"rms_norm: out_dtype is torch.int32; wanted a floating dtype, or None",
     ),
     (
+        lambda: kernels.l2_norm(X, out_dtype=torch.int32),
+        r"l2_norm: out_dtype is torch.int32; wanted a floating dtype, or None",
+    ),
+    (
         lambda: kernels.add_rms_norm(X, X[:1], torch.zeros(3)),
         r"add_rms_norm: residual has shape \[1, 6, 3\], 1 on axis 0; wanted axis0 = 2 as in x",
     ),
@@ -217,6 +221,14 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: kernels.activation(X, "exp", bias=X[..., :2]),
         r"activation: bias has shape \[2, 6, 2\]; wanted x's last axes, of \[2, 6, 3\], or ones",
+    ),
+    (
+        lambda: kernels.add_bonus(V, Q, Q, V, torch.zeros(4, 5)),
+        r"add_bonus: bonus has shape \[4, 5\], 5 on axis 1; wanted K = 3 as in q",
+    ),
+    (
+        lambda: kernels.add_bonus(Q, Q, Q, V, torch.zeros(4, 3)),
+        r"add_bonus: v has shape \[2, 6, 4, 5\], 5 on axis 3; wanted V = 3 as in o",
     ),
     (
         lambda: kernels.token_shift(X, torch.zeros(2, 4)),

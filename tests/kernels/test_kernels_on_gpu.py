@@ -81,6 +81,13 @@ def test_attention_agrees(
     assert max(errors.values()) < 1e-4, errors
 
 
+def test_bonuses_agree(errors_against_naive: Callable[..., dict[str, float]]) -> None:
+    o, q, k, v = torch.randn(4, 2, 65, 2, 16, dtype=FLOAT64)
+    inputs = {"o": o, "q": q, "k": k, "v": v, "bonus": torch.randn(2, 16, dtype=FLOAT64)}
+    errors = errors_against_naive(kernels.add_bonus, inputs, device="cuda")
+    assert max(errors.values()) < 1e-4, errors
+
+
 def test_elementwise_operations_agree(
     errors_against_naive: Callable[..., dict[str, float]], log_decay_of: Callable[..., Tensor]
 ) -> None:
@@ -91,6 +98,7 @@ def test_elementwise_operations_agree(
         (kernels.scan, {"x": x, "log_decay": decay}),
         (kernels.short_convolution, {"x": x, "weight": taps, "bias": weight}),
         (kernels.rms_norm, {"x": x, "weight": weight, "gate": gate}),
+        (kernels.l2_norm, {"x": x}),
         (kernels.add_rms_norm, {"x": x, "residual": gate, "weight": weight}),
         (kernels.gated_product, {"x": x, "gate": gate}),
         (kernels.gated_product, {"x": x, "gate": gate, "skip": decay, "skip_rate": weight}),

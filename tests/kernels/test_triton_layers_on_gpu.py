@@ -12,8 +12,10 @@ from torch import Tensor
 
 from linearch.kernels import (
     activation,
+    add_bonus,
     add_rms_norm,
     gated_product,
+    l2_norm,
     linear_cross_entropy,
     rms_norm,
     short_convolution,
@@ -48,6 +50,16 @@ def test_norms_agree(
     if activation is not None:
         x["gate"], options = random(2, 50, 3, width), {"activation": activation}
     errors = errors_against_naive(rms_norm, x, dtype=dtype, device="cuda", form="triton", **options)
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("width", [16, 100, 128, 2048])
+def test_rows_of_unit_length_agree(
+    width: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    x = {"x": random(2, 50, 3, width)}
+    errors = errors_against_naive(l2_norm, x, dtype=dtype, device="cuda", form="triton")
     assert max(errors.values()) < bar, errors
 
 
@@ -109,6 +121,19 @@ def test_products_agree(
     ]:
         errors = errors_against_naive(operation, inputs, dtype=dtype, **on_gpu, **options)
         assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize("dims", [(32, 32), (20, 12), (64, 128), (256, 256)])
+def test_bonuses_agree(
+    dims: tuple[int, int], length: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    (K, V), rows = dims, (2, length, 3)
+    shapes = {"o": (*rows, V), "q": (*rows, K), "k": (*rows, K), "v": (*rows, V), "bonus": (3, K)}
+    x = {name: random(*shape) for name, shape in shapes.items()}
+    errors = errors_against_naive(add_bonus, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
 
 
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
