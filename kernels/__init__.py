@@ -18,6 +18,7 @@ from .gating import gated_product, swiglu
 from .norm import add_rms_norm, l2_norm, rms_norm
 from .oja import chunk_oja
 from .pointwise import activation
+from .rotary import rotary
 from .token_shift import token_shift
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "l2_norm",
     "linear_cross_entropy",
     "rms_norm",
+    "rotary",
     "scan",
     "short_convolution",
     "swiglu",

@@ -23,6 +23,7 @@ from . import (
     gated_product,
     linear_cross_entropy,
     rms_norm,
+    rotary,
     scan,
     short_convolution,
     swiglu,
@@ -204,6 +205,11 @@ def _bonus(x: _Inputs) -> Made:
     return leaves, partial(add_bonus, *leaves)
 
 
+def _rotary(x: _Inputs) -> Made:
+    leaves = [x.unit(*x.shape)]
+    return leaves, partial(rotary, *leaves, torch.tensor(0, device=x.device))
+
+
 def _token_shift(x: _Inputs) -> Made:
     """One blend, whose shares each token moves."""
     leaves = [x.sequence(), x.weight(1, x.width), x.unit(1, *x.shape[:2], x.width)]
@@ -258,6 +264,7 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "gated product": _gated_product,
     "swiglu": _swiglu,
     "bonus": _bonus,
+    "rotary": _rotary,
     "token shift": _token_shift,
     "activation": _activation,
     "head and loss": _head_and_loss,

@@ -114,9 +114,9 @@ def cases(
         for name, gates, sizes, length in _LAYERS
         for gate, n in product(gates, sizes or widths)
     ]
-    bonuses = [
-        Case(operation="bonus", gate=None, dim=k, value_dim=v, dtype=dtype, length=128)
-        for dtype, (k, v) in product(dtypes, dims)
+    of_heads = [
+        Case(operation=operation, gate=None, dim=k, value_dim=v, dtype=dtype, length=128)
+        for operation, dtype, (k, v) in product(("bonus", "rotary"), dtypes, dims)
         if k == v
     ]
     attention = [
@@ -130,7 +130,7 @@ def cases(
         for k in dict.fromkeys(k for k, _ in dims)
         if has_fused_heads(k)
     ]
-    return recurrences + bonuses + attention + layers + unit_heads
+    return recurrences + of_heads + attention + layers + unit_heads
 
 
 def warm(
@@ -330,6 +330,15 @@ def _bonus(case: Case, with_grad: bool) -> None:
         y.sum().backward()
 
 
+def _rotary(case: Case, with_grad: bool) -> None:
+    from .rotary import rotary_fused
+
+    x = _leaf(with_grad, 2, case.length, 16, case.dim, dtype=case.dtype)
+    y = rotary_fused(x, *torch.zeros(2, case.length, case.dim // 2))
+    if with_grad:
+        y.sum().backward()
+
+
 def _token_shift(case: Case, with_grad: bool) -> None:
     """As many blends as RWKV-6 and RWKV-7 have; training has no token before its rows."""
     from .token_shift import token_shift_fused
@@ -421,6 +430,7 @@ _MAKERS = {
     "swiglu": _swiglu,
     "token shift": _token_shift,
     "bonus": _bonus,
+    "rotary": _rotary,
     "activation": _activation,
     "convolution": _convolution,
     "unit heads": _unit_heads,

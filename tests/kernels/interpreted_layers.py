@@ -18,6 +18,7 @@ from linearch.kernels import (
     l2_norm,
     linear_cross_entropy,
     rms_norm,
+    rotary,
     scan,
     short_convolution,
     swiglu,
@@ -53,6 +54,7 @@ def cases() -> dict[str, Case]:
         | residual_cases()
         | token_shift_cases()
         | bonus_cases()
+        | rotary_cases()
         | scan_cases()
         | attention_cases()
     )
@@ -201,6 +203,21 @@ def bonus_cases() -> dict[str, Case]:
         "bonus, one token": (add_bonus, inputs(1, 16, 16), {}),
         "bonus, channels apart": (add_bonus, apart, {}),
     }
+
+
+def rotary_cases() -> dict[str, Case]:
+    """Tiles are of 8 tokens and 128 pairs of channels."""
+    at = {"position": torch.tensor(1000)}
+    return {
+        "rotary": (rotary, {"x": torch.randn(2, 9, 3, 16)}, at),
+        "rotary, two tiles": (rotary, {"x": torch.randn(1, 9, 3, 100)}, at | {"base": 100.0}),
+        "rotary of a slice": (rotary_of_a_slice, {"packed": torch.randn(2, 9, 40)}, at),
+        "rotary, one token": (rotary, {"x": torch.randn(2, 1, 3, 2)}, at),
+    }
+
+
+def rotary_of_a_slice(packed: Tensor, **options: Any) -> Tensor:
+    return rotary(packed[..., 4:36].unflatten(-1, (2, 16)), **options)
 
 
 def token_shift_cases() -> dict[str, Case]:

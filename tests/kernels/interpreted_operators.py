@@ -17,6 +17,7 @@ from linearch.kernels.triton import (
     oja,
     pointwise,
     residual_norm,
+    rotary,
     skip_product,
     token_shift,
 )
@@ -73,6 +74,7 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             bonus._backward_op,
             (torch.randn(6, 5), *(t.detach() for t in own), 0.3),
         ),
+        "rotary": (rotary._rotate_op, (leaf(6, 12), x[:3, :2], y[:3, :2])),
         "token shift": (
             token_shift._forward_op,
             (leaf(2, 3, 12), leaf(2, 12), leaf(2, 2, 3, 12), leaf(2, 1, 12)),

@@ -231,6 +231,14 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"add_bonus: v has shape \[2, 6, 4, 5\], 5 on axis 3; wanted V = 3 as in o",
     ),
     (
+        lambda: kernels.rotary(Q, torch.tensor(0)),
+        r"rotary: x has K = 3; wanted an even head width",
+    ),
+    (
+        lambda: kernels.rotary(Q[..., :2], torch.zeros(2)),
+        r"rotary: position has dtype torch.float32 and shape \[2\]; wanted one integer",
+    ),
+    (
         lambda: kernels.token_shift(X, torch.zeros(2, 4)),
         r"token_shift: shares has shape \[2, 4\], 4 on axis 1; wanted D = 3 as in x",
     ),

@@ -46,6 +46,7 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
         SEQUENCE | {"gate": (2, 40, 6), "skip": (2, 40, 6), "skip_rate": (40, 1)},
     ),
     (kernels.add_bonus, {"o": (2, 40, 2, 6)} | QKV | {"bonus": (2, 4)}),
+    (partial(kernels.rotary, position=torch.tensor(3)), {"x": (2, 40, 2, 6)}),
     (kernels.swiglu, {"gate_up": (2, 40, 6)}),
     (
         lambda **x: kernels.token_shift(**x)[0][0],

@@ -18,6 +18,7 @@ from linearch.kernels import (
     l2_norm,
     linear_cross_entropy,
     rms_norm,
+    rotary,
     short_convolution,
     swiglu,
     token_shift,
@@ -121,6 +122,21 @@ def test_products_agree(
     ]:
         errors = errors_against_naive(operation, inputs, dtype=dtype, **on_gpu, **options)
         assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize("head_dim", [16, 20, 128])
+def test_rotations_agree(
+    head_dim: int, length: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    def of_a_slice(packed: Tensor, form: Any) -> Tensor:
+        x = packed[..., 8:].unflatten(-1, (4, head_dim))
+        return rotary(x, torch.tensor(1000, device=x.device), form=form)
+
+    x = {"packed": random(2, length, 4 * head_dim + 8)}
+    errors = errors_against_naive(of_a_slice, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
 
 
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
