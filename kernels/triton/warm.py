@@ -45,6 +45,8 @@ _GIVEN = {
     "elu_plus_one": ((False, False),),
     "squared_relu": ((False, False),),
 }
+# Operations on heads of K channels: in the dtypes of recurrences or of the layers around them.
+_OF_HEADS = {"normaliser": "recurrence", "bonus": "layer", "rotary": "layer"}
 # Operation, gates, sizes, each of which stands for all that need the same tile, and length.
 _LAYERS: tuple[tuple[str, tuple[str | None, ...], tuple[int, ...], int], ...] = (
     ("norm", (None, "silu", "sigmoid"), (), 128),  # what widths say
@@ -116,7 +118,8 @@ def cases(
     ]
     of_heads = [
         Case(operation=operation, gate=None, dim=k, value_dim=v, dtype=dtype, length=128)
-        for operation, dtype, (k, v) in product(("bonus", "rotary"), dtypes, dims)
+        for operation, of_dtypes in _OF_HEADS.items()
+        for dtype, (k, v) in product(dtypes if of_dtypes == "recurrence" else layer_dtypes, dims)
         if k == v
     ]
     attention = [
@@ -330,6 +333,16 @@ def _bonus(case: Case, with_grad: bool) -> None:
         y.sum().backward()
 
 
+def _normaliser(case: Case, with_grad: bool) -> None:
+    from ..normaliser import normalised_width
+    from .normaliser import divided_fused
+
+    width = normalised_width(case.dim, "triton")
+    y = divided_fused(_leaf(with_grad, case.length, width, dtype=case.dtype), case.dim)
+    if with_grad:
+        y.sum().backward()
+
+
 def _rotary(case: Case, with_grad: bool) -> None:
     from .rotary import rotary_fused
 
@@ -431,6 +444,7 @@ _MAKERS = {
     "token shift": _token_shift,
     "bonus": _bonus,
     "rotary": _rotary,
+    "normaliser": _normaliser,
     "activation": _activation,
     "convolution": _convolution,
     "unit heads": _unit_heads,

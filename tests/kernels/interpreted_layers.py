@@ -24,6 +24,7 @@ from linearch.kernels import (
     swiglu,
     token_shift,
 )
+from linearch.kernels.normaliser import divided
 
 Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
 
@@ -55,6 +56,7 @@ def cases() -> dict[str, Case]:
         | token_shift_cases()
         | bonus_cases()
         | rotary_cases()
+        | normaliser_cases()
         | scan_cases()
         | attention_cases()
     )
@@ -218,6 +220,22 @@ def rotary_cases() -> dict[str, Case]:
 
 def rotary_of_a_slice(packed: Tensor, **options: Any) -> Tensor:
     return rotary(packed[..., 4:36].unflatten(-1, (2, 16)), **options)
+
+
+def normaliser_cases() -> dict[str, Case]:
+    """Tiles are of 64 rows and 32 columns; two divisors are nearer to 0 than may be."""
+    o = torch.randn(2, 50, 32)
+    o[0, :2, 20] = torch.tensor([0.0, -1e-9])
+    options = {"value_dim": 20}
+    return {
+        "normaliser": (in_a_form(divided), {"o": o}, options),
+        "normaliser, columns apart": (in_a_form(divided), {"o": o.mT.contiguous().mT}, options),
+    }
+
+
+def in_a_form(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of what has no naive form."""
+    return lambda form, **x: operation(**x, form="triton" if form == "triton" else "chunked")
 
 
 def token_shift_cases() -> dict[str, Case]:

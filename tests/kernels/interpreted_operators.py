@@ -14,6 +14,7 @@ from linearch.kernels.triton import (
     dplr,
     gating,
     norm,
+    normaliser,
     oja,
     pointwise,
     residual_norm,
@@ -74,6 +75,8 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             bonus._backward_op,
             (torch.randn(6, 5), *(t.detach() for t in own), 0.3),
         ),
+        "normaliser": (normaliser._forward_op, (leaf(5, 12), 8)),
+        "normaliser's gradient": (normaliser._backward_op, (torch.randn(5, 8), x)),
         "rotary": (rotary._rotate_op, (leaf(6, 12), x[:3, :2], y[:3, :2])),
         "token shift": (
             token_shift._forward_op,
