@@ -37,6 +37,7 @@ _COMPARED_IN_FLOAT32 = (
     "token shift",
     "bonus",
     "rotary",
+    "strengths",
 )
 _MANAGER = "linearch.kernels.triton.shared_cache:SharedCache"
 

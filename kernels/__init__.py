@@ -19,6 +19,7 @@ from .norm import add_rms_norm, l2_norm, rms_norm
 from .oja import chunk_oja
 from .pointwise import activation
 from .rotary import rotary
+from .strength import scaled_heads
 from .token_shift import token_shift
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "linear_cross_entropy",
     "rms_norm",
     "rotary",
+    "scaled_heads",
     "scan",
     "short_convolution",
     "swiglu",

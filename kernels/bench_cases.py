@@ -24,6 +24,7 @@ from . import (
     linear_cross_entropy,
     rms_norm,
     rotary,
+    scaled_heads,
     scan,
     short_convolution,
     swiglu,
@@ -210,6 +211,13 @@ def _rotary(x: _Inputs) -> Made:
     return leaves, partial(rotary, *leaves, torch.tensor(0, device=x.device))
 
 
+def _strengths(x: _Inputs) -> Made:
+    """One key for all heads, each with a strength of its own."""
+    B, T, H, K = x.shape
+    leaves = [x.unit(B, T, 1, K), x.weight(B, T, H)]
+    return leaves, partial(scaled_heads, *leaves)
+
+
 def _token_shift(x: _Inputs) -> Made:
     """One blend, whose shares each token moves."""
     leaves = [x.sequence(), x.weight(1, x.width), x.unit(1, *x.shape[:2], x.width)]
@@ -265,6 +273,7 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "swiglu": _swiglu,
     "bonus": _bonus,
     "rotary": _rotary,
+    "strengths": _strengths,
     "token shift": _token_shift,
     "activation": _activation,
     "head and loss": _head_and_loss,

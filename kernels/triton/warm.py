@@ -46,7 +46,7 @@ _GIVEN = {
     "squared_relu": ((False, False),),
 }
 # Operations on heads of K channels: in the dtypes of recurrences or of the layers around them.
-_OF_HEADS = {"normaliser": "recurrence", "bonus": "layer", "rotary": "layer"}
+_OF_HEADS = {"normaliser": "recurrence", "bonus": "layer", "rotary": "layer", "strengths": "layer"}
 # Operation, gates, sizes, each of which stands for all that need the same tile, and length.
 _LAYERS: tuple[tuple[str, tuple[str | None, ...], tuple[int, ...], int], ...] = (
     ("norm", (None, "silu", "sigmoid"), (), 128),  # what widths say
@@ -343,6 +343,16 @@ def _normaliser(case: Case, with_grad: bool) -> None:
         y.sum().backward()
 
 
+def _strengths(case: Case, with_grad: bool) -> None:
+    """Of one head for many, as Mamba-2 has it: a slice of what a convolution made."""
+    from .strength import scaled_heads_fused
+
+    packed = _leaf(with_grad, 2, case.length, 1, 16 + case.dim, dtype=case.dtype)
+    y = scaled_heads_fused(packed[..., 16:], _leaf(with_grad, 2, case.length, 4))
+    if with_grad:
+        y.sum().backward()
+
+
 def _rotary(case: Case, with_grad: bool) -> None:
     from .rotary import rotary_fused
 
@@ -444,6 +454,7 @@ _MAKERS = {
     "token shift": _token_shift,
     "bonus": _bonus,
     "rotary": _rotary,
+    "strengths": _strengths,
     "normaliser": _normaliser,
     "activation": _activation,
     "convolution": _convolution,

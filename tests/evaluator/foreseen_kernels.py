@@ -93,12 +93,13 @@ def main() -> None:
         norm,
         pointwise,
         rotary,
+        strength,
         token_shift,
     )
 
     look_up_instead_of_launching()
     modules = (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm)
-    modules += (bonus, pointwise, rotary, token_shift)
+    modules += (bonus, pointwise, rotary, strength, token_shift)
     for module in modules:
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True

@@ -88,6 +88,7 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
         "unit",
         "bonus",
         "rotary",
+        "strengths",
     }
 
 

@@ -19,6 +19,7 @@ from linearch.kernels import (
     linear_cross_entropy,
     rms_norm,
     rotary,
+    scaled_heads,
     scan,
     short_convolution,
     swiglu,
@@ -57,6 +58,7 @@ def cases() -> dict[str, Case]:
         | bonus_cases()
         | rotary_cases()
         | normaliser_cases()
+        | strength_cases()
         | scan_cases()
         | attention_cases()
     )
@@ -236,6 +238,21 @@ def normaliser_cases() -> dict[str, Case]:
 def in_a_form(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Of what has no naive form."""
     return lambda form, **x: operation(**x, form="triton" if form == "triton" else "chunked")
+
+
+def strength_cases() -> dict[str, Case]:
+    """Tiles are of 2,048 elements of one head: of 64 tokens for heads of 20."""
+
+    def inputs(heads: int, width: int) -> dict[str, Tensor]:
+        return {"x": torch.randn(2, 35, heads, width), "strength": torch.randn(2, 35, 4)}
+
+    apart = {name: t.mT.contiguous().mT for name, t in inputs(2, 20).items()}
+    return {
+        "strengths": (scaled_heads, inputs(4, 20), {}),
+        "strengths, one head": (scaled_heads, inputs(1, 20), {}),
+        "strengths, grouped": (scaled_heads, inputs(2, 256), {}),
+        "strengths, channels apart": (scaled_heads, apart, {}),
+    }
 
 
 def token_shift_cases() -> dict[str, Case]:

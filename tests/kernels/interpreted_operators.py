@@ -20,6 +20,7 @@ from linearch.kernels.triton import (
     residual_norm,
     rotary,
     skip_product,
+    strength,
     token_shift,
 )
 
@@ -78,6 +79,11 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "normaliser": (normaliser._forward_op, (leaf(5, 12), 8)),
         "normaliser's gradient": (normaliser._backward_op, (torch.randn(5, 8), x)),
         "rotary": (rotary._rotate_op, (leaf(6, 12), x[:3, :2], y[:3, :2])),
+        "strengths": (strength._forward_op, (leaf(5, 12), leaf(5, 6), 3)),
+        "strengths' gradient": (
+            strength._backward_op,
+            (torch.randn(5, 24), x, torch.randn(5, 6), 3),
+        ),
         "token shift": (
             token_shift._forward_op,
             (leaf(2, 3, 12), leaf(2, 12), leaf(2, 2, 3, 12), leaf(2, 1, 12)),

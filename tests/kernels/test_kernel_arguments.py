@@ -239,6 +239,10 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"rotary: position has dtype torch.float32 and shape \[2\]; wanted one integer",
     ),
     (
+        lambda: kernels.scaled_heads(Q, X),
+        r"scaled_heads: strength has HV = 3; wanted a multiple of H = 4 as in x",
+    ),
+    (
         lambda: kernels.token_shift(X, torch.zeros(2, 4)),
         r"token_shift: shares has shape \[2, 4\], 4 on axis 1; wanted D = 3 as in x",
     ),

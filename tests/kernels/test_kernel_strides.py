@@ -47,6 +47,7 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     ),
     (kernels.add_bonus, {"o": (2, 40, 2, 6)} | QKV | {"bonus": (2, 4)}),
     (partial(kernels.rotary, position=torch.tensor(3)), {"x": (2, 40, 2, 6)}),
+    (kernels.scaled_heads, {"x": (2, 40, 2, 6), "strength": (2, 40, 4)}),
     (kernels.swiglu, {"gate_up": (2, 40, 6)}),
     (
         lambda **x: kernels.token_shift(**x)[0][0],

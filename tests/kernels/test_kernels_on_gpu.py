@@ -88,6 +88,14 @@ def test_bonuses_agree(errors_against_naive: Callable[..., dict[str, float]]) ->
     assert max(errors.values()) < 1e-4, errors
 
 
+def test_strengths_agree(errors_against_naive: Callable[..., dict[str, float]]) -> None:
+    x, strength = torch.randn(2, 65, 2, 16, dtype=FLOAT64), torch.randn(2, 65, 6, dtype=FLOAT64)
+    errors = errors_against_naive(
+        kernels.scaled_heads, {"x": x, "strength": strength}, device="cuda"
+    )
+    assert max(errors.values()) < 1e-4, errors
+
+
 def test_rotations_agree(errors_against_naive: Callable[..., dict[str, float]]) -> None:
     def turned(x: Tensor, form: str) -> Tensor:
         return kernels.rotary(x, torch.tensor(1000, device=x.device), form=form)

@@ -19,6 +19,7 @@ from linearch.kernels import (
     linear_cross_entropy,
     rms_norm,
     rotary,
+    scaled_heads,
     short_convolution,
     swiglu,
     token_shift,
@@ -122,6 +123,22 @@ def test_products_agree(
     ]:
         errors = errors_against_naive(operation, inputs, dtype=dtype, **on_gpu, **options)
         assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize(("heads", "width"), [(1, 32), (2, 20), (4, 256)])
+def test_strengths_agree(
+    heads: int,
+    width: int,
+    length: int,
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Errors,
+) -> None:
+    x = {"x": random(2, length, heads, width), "strength": random(2, length, 4)}
+    errors = errors_against_naive(scaled_heads, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
 
 
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
