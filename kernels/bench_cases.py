@@ -207,8 +207,8 @@ def _bonus(x: _Inputs) -> Made:
 
 
 def _rotary(x: _Inputs) -> Made:
-    leaves = [x.unit(*x.shape)]
-    return leaves, partial(rotary, *leaves, torch.tensor(0, device=x.device))
+    heads = x.unit(*x.shape)
+    return [heads], partial(rotary, heads, torch.tensor(0, device=x.device))
 
 
 def _strengths(x: _Inputs) -> Made:

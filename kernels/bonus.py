@@ -52,4 +52,5 @@ def add_bonus(
 
         return bonus_fused(o, q, k, v, bonus, scale)
     run = bonus_formula if form == "naive" else with_own_reading
-    return run(*(t.to(dtype) for t in (o, q, k, v)), bonus, scale).to(o.dtype)
+    y = run(o.to(dtype), q.to(dtype), k.to(dtype), v.to(dtype), bonus, scale)
+    return y.to(o.dtype)

@@ -61,8 +61,8 @@ def gated_product(
             return product_fused(x, gate, activation)
         return skip_product_fused(x, gate, skip, rate, activation)
     if form == "naive":
-        terms = (None if t is None else t.to(dtype) for t in (x, gate, skip, rate))
-        return product_formula(*terms, activation).to(x.dtype)
+        skip, rate = (None if t is None else t.to(dtype) for t in (skip, rate))
+        return product_formula(x.to(dtype), gate.to(dtype), skip, rate, activation).to(x.dtype)
     return product_of_tensors(x, gate, skip, rate, activation).to(x.dtype)
 
 

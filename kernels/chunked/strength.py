@@ -10,4 +10,5 @@ def heads_times_strengths(
     strength: Tensor,  # [B, T, HV], x's dtype
 ) -> Tensor:
     groups = strength.unflatten(2, (x.shape[2], -1))  # [B, T, H, HV / H]
-    return (x.unsqueeze(3) * groups.unsqueeze(-1)).flatten(2, 3)
+    y: Tensor = (x.unsqueeze(3) * groups.unsqueeze(-1)).flatten(2, 3)
+    return y
