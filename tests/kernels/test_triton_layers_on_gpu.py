@@ -323,6 +323,33 @@ def test_a_training_step_is_captured_in_a_cuda_graph() -> None:
     assert_a_graph_gives_the_same(step)
 
 
+def between_projections(x: Tensor, rates: Tensor, form: Any) -> Tensor:
+    """Most of what mixers do to a sequence beside a recurrence and a convolution."""
+    (first, second), _ = token_shift(x, rates[:2], form=form)
+    q, k = (t.unflatten(-1, (4, 32)) for t in (first, second))
+    q, k = rotary(q, torch.tensor(3, device=x.device), form=form), l2_norm(k, form=form)
+    k = scaled_heads(k[:, :, :1], k[..., 0].float(), form=form)
+    o, per_channel = add_bonus(q, q, k, q, rates[2].view(4, 32), form=form), rates[3].view(4, 32)
+    return gated_product(o, k, skip=q, skip_rate=per_channel, form=form)
+
+
+def test_what_is_between_projections_is_captured_in_a_cuda_graph() -> None:
+    x = torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16, requires_grad=True)
+    rates = torch.rand(4, 128, device="cuda", requires_grad=True)
+
+    def step() -> tuple[Tensor, ...]:
+        y = between_projections(x, rates, "triton")
+        return y.detach(), *torch.autograd.grad(y.float().square().sum(), (x, rates))
+
+    assert_a_graph_gives_the_same(step)
+
+
+def test_what_is_between_projections_is_compiled_as_one_graph() -> None:
+    x = torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16, requires_grad=True)
+    rates = torch.rand(4, 128, device="cuda", requires_grad=True)
+    assert_compiled_gives_the_same(between_projections, {"x": x, "rates": rates})
+
+
 def test_the_layers_are_compiled_as_one_graph() -> None:
     x, _ = layer_inputs()
     del x["head"]
