@@ -28,7 +28,17 @@ _FILLED = "filled-"  # how the names of marker files begin
 _SOURCES = Path(__file__).parents[1] / "kernels" / "triton"
 _NOT_OF_THE_LIBRARY = ("product", "erase", "oja", "scan", "attention")
 # What a mixer launches where the gate `stability` compares bfloat16 with float32.
-_COMPARED_IN_FLOAT32 = ("norm", "convolution", "unit heads", "gated product")
+_COMPARED_IN_FLOAT32 = (
+    "norm",
+    "convolution",
+    "unit heads",
+    "gated product",
+    "skip product",
+    "token shift",
+    "bonus",
+    "rotary",
+    "strengths",
+)
 _MANAGER = "linearch.kernels.triton.shared_cache:SharedCache"
 
 
@@ -58,22 +68,25 @@ def kernel_cases(config: RunConfig) -> list[Case]:
     """What a run's baselines and most of its candidates launch, if it has any.
 
     K and V of a head: its width, half of it and twice as much, as the grammar and the baselines
-    have them, and one more for a normaliser. All of them at once would take minutes to compile.
+    have them, and more columns for a normaliser. All of them at once would take minutes to compile.
     """
     import torch
 
+    from ..kernels.normaliser import normalised_width
     from ..kernels.triton.warm import cases  # Triton, which CPU-only machines may lack
 
     model = config.model
     head = model.d_model // model.n_heads
-    dims = [*product((head, head // 2), (head, 2 * head)), (head, head + 1)]
+    dims = [*product((head, head // 2), (head, 2 * head))]
     widths = sorted({head, 2 * head, model.d_model, 2 * model.d_model})
     in_float32 = cases(dims, (), [torch.float32], widths)
     if config.training.precision != "bf16":
         return in_float32
     compared = [case for case in in_float32 if case.operation in _COMPARED_IN_FLOAT32]
+    with_normaliser = cases([(head, normalised_width(head, "triton"))], [torch.bfloat16], ())
     chosen = cases(dims, [torch.bfloat16], [torch.bfloat16], widths)
-    chosen = [case for case in chosen if case.value_dim != head + 1 or _adds_only(case)] + compared
+    chosen += [case for case in with_normaliser if _adds_only(case) and case not in chosen]
+    chosen += compared
     if config.budget.max_candidates == 0:
         return [case for case in chosen if _is_of_the_library(case, head)]
     return chosen

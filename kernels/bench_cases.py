@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import (
     activation,
+    add_bonus,
     add_rms_norm,
     causal_attention,
     chunk_decay,
@@ -22,9 +23,12 @@ from . import (
     gated_product,
     linear_cross_entropy,
     rms_norm,
+    rotary,
+    scaled_heads,
     scan,
     short_convolution,
     swiglu,
+    token_shift,
 )
 from .forms import Form, runs_triton
 
@@ -222,6 +226,35 @@ def _swiglu(x: _Inputs) -> Made:
     return [packed], partial(swiglu, packed)
 
 
+def _bonus(x: _Inputs) -> Made:
+    leaves = [x.unit(*x.shape), *x.qkv(), x.weight(*x.shape[2:])]
+    return leaves, partial(add_bonus, *leaves)
+
+
+def _rotary(x: _Inputs) -> Made:
+    heads = x.unit(*x.shape)
+    return [heads], partial(rotary, heads, torch.tensor(0, device=x.device))
+
+
+def _strengths(x: _Inputs) -> Made:
+    """One key for all heads, each with a strength of its own."""
+    B, T, H, K = x.shape
+    leaves = [x.unit(B, T, 1, K), x.weight(B, T, H)]
+    return leaves, partial(scaled_heads, *leaves)
+
+
+def _token_shift(x: _Inputs) -> Made:
+    """One blend, whose shares each token moves."""
+    leaves = [x.sequence(), x.weight(1, x.width), x.unit(1, *x.shape[:2], x.width)]
+    y, shares, offsets = leaves
+
+    def one_blend(form: Form | None = None) -> Tensor:
+        (blend,), _ = token_shift(y, shares, offsets=offsets, form=form)
+        return blend
+
+    return leaves, one_blend
+
+
 def _activation(x: _Inputs) -> Made:
     """A log decay for each channel, in float32, of a projection."""
     leaves = [x.sequence(), x.weight(x.width)]
@@ -265,6 +298,10 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "norm, residual": _residual_norm,
     "gated product": _gated_product,
     "swiglu": _swiglu,
+    "bonus": _bonus,
+    "rotary": _rotary,
+    "strengths": _strengths,
+    "token shift": _token_shift,
     "activation": _activation,
     "head and loss": _head_and_loss,
 }

@@ -16,11 +16,11 @@ from .checks import Arguments
 from .chunked.decay import decay_chunks
 from .forms import Form, choose_form
 from .naive.decay import decay_loop
+from .normaliser import divided, normalised_width, with_normaliser
 from .packing import MaybeTensor, Packing
 from .precision import without_autocast, working_dtype
 
 LARGEST_FUSED_DIM = 256  # of K and V in the Triton form
-_SMALLEST_NORMALISER = 1e-6
 
 
 @without_autocast
@@ -78,7 +78,8 @@ def chunk_decay(
     fuses = dtype == torch.float32 and scale != 0
     # A decay of the value channels fuses alone.
     fuses = fuses and (value_log_decay is None or (log_decay is None and bonus is None))
-    fuses = fuses and max(q.shape[-1], v.shape[-1]) <= LARGEST_FUSED_DIM
+    width = normalised_width(v.shape[-1], "triton") if normalise else v.shape[-1]
+    fuses = fuses and max(q.shape[-1], width) <= LARGEST_FUSED_DIM
     form = choose_form(
         form,
         length,
@@ -97,17 +98,21 @@ def chunk_decay(
         dtype = torch.bfloat16  # as the output's, which is all that products are rounded for
     q, k = per_value_head(q.to(dtype), heads), per_value_head(k.to(dtype), heads)
     v = v.to(dtype)
+    values = v.shape[-1]
     if normalise:
-        v = F.pad(v, (0, 1), value=1.0)
+        width = normalised_width(values, form)
+        v = with_normaliser(v, width)
         if value_log_decay is not None:
-            value_log_decay = F.pad(value_log_decay, (0, 1))
+            value_log_decay = F.pad(value_log_decay, (0, width - values))
+        if initial_state is not None:
+            initial_state = F.pad(initial_state, (0, width - values - 1))
     if form == "triton":
         o, state = _fused(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
     else:
         run = decay_loop if form == "naive" else decay_chunks
         o, state = run(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
     if normalise:
-        o = o[..., :-1] / _away_from_zero(o[..., -1:])
+        o, state = divided(o, values, form), state[..., : values + 1].contiguous()
     return o.to(out_dtype), state
 
 
@@ -148,11 +153,6 @@ def per_value_head(x: Tensor, heads: int, axis: int = 2) -> Tensor:
     """Key heads, each repeated for its value heads; value heads as they are."""
     repeats = heads // x.shape[axis]
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=axis)
-
-
-def _away_from_zero(x: Tensor) -> Tensor:
-    smallest = torch.copysign(torch.full_like(x, _SMALLEST_NORMALISER), x)
-    return torch.where(x.abs() < _SMALLEST_NORMALISER, smallest, x)
 
 
 def _check(

@@ -1,6 +1,7 @@
 """gated_product and swiglu: x * act(gate), of two tensors or of the halves of one.
 
-The gate of gated linear units (arXiv 2002.05202) and of most mixers' outputs.
+The gate of gated linear units (arXiv 2002.05202) and of most mixers' outputs, to which state space
+models add their input once more before the gate (Mamba-2, 2405.21060).
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ from .checks import Arguments
 from .chunked.gating import product_of_tensors
 from .forms import Form, choose_form
 from .naive.gating import product_formula
-from .precision import working_dtype
+from .pointwise import along
+from .precision import without_autocast, working_dtype
 
 _ACTIVATIONS = ("silu", "sigmoid")
 
 
+@without_autocast
 def gated_product(
     x: Tensor,
     gate: Tensor,
     *,
     activation: Literal["silu", "sigmoid"] = "silu",
+    skip: Tensor | None = None,
+    skip_rate: Tensor | None = None,
     form: Form | None = None,
 ) -> Tensor:
-    """x * activation(gate), in Triton's form computed in float32.
+    """(x + skip_rate * skip) * activation(gate), in Triton's form computed in float32.
 
-    x, gate: [..., D], for instance slices of one projection.
+    x, gate, skip: [..., D], for instance slices of one projection. skip_rate: of x's last axes, or
+    broadcast to them ([H, 1] to [B, T, H, V], say); with a skip alone, and never without.
 
     Returns x's shape and dtype. ValueError for arguments that do not fit each other.
     """
@@ -37,17 +43,31 @@ def gated_product(
     axes = " ".join([f"axis{i}" for i in range(x.dim() - 1)] + ["D"])
     check.tensor("x", x, axes)
     check.tensor("gate", gate, axes)
+    check.optional("skip", skip, axes)
+    if (skip is None) != (skip_rate is None):
+        raise check.error(
+            f"skip is {_given(skip)} and skip_rate {_given(skip_rate)}; wanted both or neither"
+        )
+    rate = along(check, "skip_rate", skip_rate, x)
     if activation not in _ACTIVATIONS:
         raise check.error(f"activation is {activation!r}; wanted one of {', '.join(_ACTIVATIONS)}")
-    dtype = working_dtype(x, gate)
+    dtype = working_dtype(x, gate, skip, rate)
     form = choose_form(form, fused_on=x.device if dtype == torch.float32 else None)
     if form == "triton":
         from .triton.gating import product_fused  # needs a package CPU-only machines may lack
+        from .triton.skip_product import skip_product_fused
 
-        return product_fused(x, gate, activation)
+        if skip is None or rate is None:
+            return product_fused(x, gate, activation)
+        return skip_product_fused(x, gate, skip, rate, activation)
     if form == "naive":
-        return product_formula(x.to(dtype), gate.to(dtype), activation).to(x.dtype)
-    return product_of_tensors(x, gate, activation).to(x.dtype)
+        skip, rate = (None if t is None else t.to(dtype) for t in (skip, rate))
+        return product_formula(x.to(dtype), gate.to(dtype), skip, rate, activation).to(x.dtype)
+    return product_of_tensors(x, gate, skip, rate, activation).to(x.dtype)
+
+
+def _given(x: Tensor | None) -> str:
+    return "not given" if x is None else "given"
 
 
 def swiglu(gate_up: Tensor, *, form: Form | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 RMSNorm (arXiv 1910.07467), with the output gate of RetNet (2307.08621) and Mamba-2 (2405.21060).
 add_rms_norm is a pre-norm block's step: it adds to the residual stream and normalises the sum.
+l2_norm gives keys and queries unit length, as the delta rule wants them (2406.06484).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from .checks import Arguments
-from .chunked.norm import norm_fused
+from .chunked.norm import norm_fused, of_unit_length
 from .forms import Form, choose_form
-from .naive.norm import norm_formula
+from .naive.norm import l2_formula, norm_formula
 from .precision import working_dtype
 
 _ACTIVATIONS = ("silu", "sigmoid")
@@ -85,12 +86,37 @@ def add_rms_norm(
     return rms_norm(total, weight, eps=eps, out_dtype=out_dtype, form=form), total
 
 
+def l2_norm(
+    x: Tensor, *, eps: float = 1e-6, out_dtype: torch.dtype | None = None, form: Form | None = None
+) -> Tensor:
+    """x / sqrt(|x|^2 + eps), computed in at least float32; a zero vector stays zero.
+
+    x: [..., D]. Returns x's shape in out_dtype (None: x's).
+    """
+    check = Arguments("l2_norm")
+    check.placed("x", x)
+    check.tensor("x", x, " ".join([f"axis{i}" for i in range(x.dim() - 1)] + ["D"]))
+    _check_dtype(check, out_dtype)
+    dtype, width = working_dtype(x), x.shape[-1]
+    fuses = dtype == torch.float32 and width <= LARGEST_FUSED_WIDTH
+    form = choose_form(form, fused_on=x.device if fuses else None)
+    if form == "triton":  # the root mean square's, of which D are a square
+        weight = torch.full((width,), width**-0.5, device=x.device)
+        return rms_norm(x, weight, eps=eps / width, out_dtype=out_dtype, form=form)
+    run = l2_formula if form == "naive" else of_unit_length
+    return run(x.to(dtype), eps).to(out_dtype or x.dtype)
+
+
 def _check_rows(check: Arguments, x: Tensor, weight: Tensor, out_dtype: torch.dtype | None) -> str:
     """x's axes, for tensors of its shape."""
     check.placed("x", x)
     axes = " ".join([f"axis{i}" for i in range(x.dim() - 1)] + ["D"])
     check.tensor("x", x, axes)
     check.tensor("weight", weight, "D")
+    _check_dtype(check, out_dtype)
+    return axes
+
+
+def _check_dtype(check: Arguments, out_dtype: torch.dtype | None) -> None:
     if out_dtype is not None and not out_dtype.is_floating_point:
         raise check.error(f"out_dtype is {out_dtype}; wanted a floating dtype, or None")
-    return axes

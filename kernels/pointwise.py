@@ -52,7 +52,7 @@ def activation(
     check = Arguments("activation")
     _check(check, x, function, floor, out_dtype)
     factor, rates = (1.0, rate) if isinstance(rate, Tensor) else (float(rate), None)
-    bias, rates = _along(check, "bias", bias, x), _along(check, "rate", rates, x)
+    bias, rates = along(check, "bias", bias, x), along(check, "rate", rates, x)
     dtype = working_dtype(x, bias, rates)
     form = choose_form(form, fused_on=x.device if dtype == torch.float32 else None)
     if form == "triton":
@@ -82,7 +82,7 @@ def _check(
         raise check.error(f"out_dtype is {out_dtype}; wanted a floating dtype, or None")
 
 
-def _along(check: Arguments, name: str, parameter: Tensor | None, x: Tensor) -> Tensor | None:
+def along(check: Arguments, name: str, parameter: Tensor | None, x: Tensor) -> Tensor | None:
     """The parameter broadcast to as many of x's last axes as it has, in at least float32, in which
     the gradients of what is repeated are then added up.
     """

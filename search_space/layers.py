@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import activation, add_rms_norm, rms_norm, short_convolution
+from ..kernels import activation, add_rms_norm, l2_norm, rms_norm, rotary, short_convolution
 
 __all__ = [
     "GatedRMSNorm",
@@ -137,8 +137,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     """x / |x| over the last axis, computed in at least float32; a zero vector stays zero."""
-    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)).to(x.dtype)
+    return l2_norm(x, eps=eps)
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
@@ -158,20 +157,3 @@ def squared_relu(x: Tensor) -> Tensor:
 def softmax_feature(x: Tensor) -> Tensor:
     """softmax over the last axis, as efficient attention's feature map (arXiv 1812.01243)."""
     return F.softmax(x, dim=-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
-
-
-def rotary(x: Tensor, position: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotates the two halves of each head by its position (RoFormer, arXiv 2104.09864).
-
-    x: [B, T, H, K] with K even. position: int64 [], the index of x's first token; keep it in the
-    state and add T to it after the call.
-    """
-    T, K = x.shape[1], x.shape[-1]
-    if K % 2:
-        raise ValueError(f"rotary needs an even head width, got x of shape {tuple(x.shape)}")
-    steps = position + torch.arange(T, device=x.device)
-    frequency = base ** (-torch.arange(0, K, 2, device=x.device, dtype=torch.float32) / K)
-    angle = steps[:, None].to(torch.float32) * frequency  # [T, K/2]
-    cos = torch.cat([angle.cos(), angle.cos()], dim=-1)[:, None].to(x.dtype)  # [T, 1, K]
-    sin = torch.cat([-angle.sin(), angle.sin()], dim=-1)[:, None].to(x.dtype)
-    return x * cos + x.roll(K // 2, dims=-1) * sin

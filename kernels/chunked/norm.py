@@ -1,4 +1,7 @@
-"""Torch form of `rms_norm`: one autograd function that keeps only x, 1/rms(x) and the gate."""
+"""Torch form of `rms_norm`: one autograd function that keeps only x, 1/rms(x) and the gate.
+
+That of `l2_norm` is torch's own operations and gradients.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ def norm_fused(
 ) -> Tensor:
     y: Tensor = _Norm.apply(x, weight, gate, activation == "silu", eps)
     return y
+
+
+def of_unit_length(x: Tensor, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
 class _Norm(torch.autograd.Function):

@@ -1,4 +1,6 @@
-"""Specification of `rms_norm`: x / sqrt(mean(x^2) + eps) * weight * act(gate), as written."""
+"""Specification of `rms_norm` and `l2_norm`: x / sqrt(mean(x^2) + eps) * weight * act(gate) and
+x / sqrt(|x|^2 + eps), as written.
+"""
 
 from __future__ import annotations
 
@@ -17,3 +19,7 @@ def norm_formula(
     if gate is None:
         return y
     return y * gate.sigmoid() * (gate if activation == "silu" else 1.0)
+
+
+def l2_formula(x: Tensor, eps: float) -> Tensor:
+    return x / torch.sqrt((x * x).sum(-1, keepdim=True) + eps)

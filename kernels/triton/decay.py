@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .bonus import bonus_fused
 from .launches import (
     CHANNEL,
     HEAD,
@@ -53,8 +54,8 @@ def decay_fused(
         first = torch.zeros_like(v[:, :1])
     else:
         first = scale * torch.matmul(q[:, 0, :, None].float(), initial_state).transpose(1, 2)
-    own_write = (q * (scale * bonus) * k).sum(-1, keepdim=True) * v
-    return torch.cat((first.to(v.dtype), o[:, :-1]), dim=1) + own_write.to(v.dtype), final
+    read = torch.cat((first.to(v.dtype), o[:, :-1]), dim=1)
+    return bonus_fused(read, q, k, v, bonus, scale), final
 
 
 @torch.library.custom_op("linearch::decay_forward", mutates_args=())

@@ -45,12 +45,16 @@ _GIVEN = {
     "elu_plus_one": ((False, False),),
     "squared_relu": ((False, False),),
 }
+# Operations on heads of K channels: in the dtypes of recurrences or of the layers around them.
+_OF_HEADS = {"normaliser": "recurrence", "bonus": "layer", "rotary": "layer", "strengths": "layer"}
 # Operation, gates, sizes, each of which stands for all that need the same tile, and length.
 _LAYERS: tuple[tuple[str, tuple[str | None, ...], tuple[int, ...], int], ...] = (
     ("norm", (None, "silu", "sigmoid"), (), 128),  # what widths say
     ("residual", (None,), (), 128),
     ("gated product", ("silu", "sigmoid"), (256,), 128),
+    ("skip product", ("silu",), (256,), 128),
     ("swiglu", ("silu",), (256,), 128),
+    ("token shift", (None, "offsets"), (256,), 128),
     ("activation", tuple(_GIVEN), (4, 128), 128),
     ("convolution", ("silu",), (128,), 128),
     ("loss", (None,), (256, 4096), 128),
@@ -112,6 +116,12 @@ def cases(
         for name, gates, sizes, length in _LAYERS
         for gate, n in product(gates, sizes or widths)
     ]
+    of_heads = [
+        Case(operation=operation, gate=None, dim=k, value_dim=v, dtype=dtype, length=128)
+        for operation, of_dtypes in _OF_HEADS.items()
+        for dtype, (k, v) in product(dtypes if of_dtypes == "recurrence" else layer_dtypes, dims)
+        if k == v
+    ]
     attention = [
         Case(operation="attention", gate=gate, dim=k, value_dim=v, dtype=dtype, length=128)
         for gate, dtype, (k, v) in product((None, "scalar", "sinks"), dtypes, dims)
@@ -123,7 +133,7 @@ def cases(
         for k in dict.fromkeys(k for k, _ in dims)
         if has_fused_heads(k)
     ]
-    return recurrences + attention + layers + unit_heads
+    return recurrences + of_heads + attention + layers + unit_heads
 
 
 def warm(
@@ -292,6 +302,15 @@ def _product(case: Case, with_grad: bool) -> None:
         y.sum().backward()
 
 
+def _skip_product(case: Case, with_grad: bool) -> None:
+    from .skip_product import skip_product_fused
+
+    rows = (_leaf(with_grad, case.length, case.dim, dtype=case.dtype) for _ in range(3))
+    y = skip_product_fused(*rows, _leaf(with_grad, case.dim), case.gate or "silu")
+    if with_grad:
+        y.sum().backward()
+
+
 def _swiglu(case: Case, with_grad: bool) -> None:
     """Also at widths that are no multiple of 16, 8 or 4, as a budget of parameters gives them."""
     from .gating import swiglu_fused
@@ -301,6 +320,58 @@ def _swiglu(case: Case, with_grad: bool) -> None:
         y = swiglu_fused(packed)
         if with_grad:
             y.sum().backward()
+
+
+def _bonus(case: Case, with_grad: bool) -> None:
+    from .bonus import bonus_fused
+
+    rows = (2, case.length, 2)
+    q, k = (_leaf(with_grad, *rows, case.dim, dtype=case.dtype) for _ in range(2))
+    o, v = (_leaf(with_grad, *rows, case.value_dim, dtype=case.dtype) for _ in range(2))
+    y = bonus_fused(o, q, k, v, _leaf(with_grad, 2, case.dim), 1.0)
+    if with_grad:
+        y.sum().backward()
+
+
+def _normaliser(case: Case, with_grad: bool) -> None:
+    from ..normaliser import normalised_width
+    from .normaliser import divided_fused
+
+    width = normalised_width(case.dim, "triton")
+    y = divided_fused(_leaf(with_grad, case.length, width, dtype=case.dtype), case.dim)
+    if with_grad:
+        y.sum().backward()
+
+
+def _strengths(case: Case, with_grad: bool) -> None:
+    """Of one head for many, as Mamba-2 has it: a slice of what a convolution made."""
+    from .strength import scaled_heads_fused
+
+    packed = _leaf(with_grad, 2, case.length, 1, 16 + case.dim, dtype=case.dtype)
+    y = scaled_heads_fused(packed[..., 16:], _leaf(with_grad, 2, case.length, 4))
+    if with_grad:
+        y.sum().backward()
+
+
+def _rotary(case: Case, with_grad: bool) -> None:
+    from .rotary import rotary_fused
+
+    x = _leaf(with_grad, 2, case.length, 16, case.dim, dtype=case.dtype)
+    y = rotary_fused(x, *torch.zeros(2, case.length, case.dim // 2))
+    if with_grad:
+        y.sum().backward()
+
+
+def _token_shift(case: Case, with_grad: bool) -> None:
+    """As many blends as RWKV-6 and RWKV-7 have; training has no token before its rows."""
+    from .token_shift import token_shift_fused
+
+    x = _leaf(with_grad, 2, case.length, case.dim, dtype=case.dtype)
+    for n in (5,) if case.gate == "offsets" else (1, 6):
+        offsets = _leaf(with_grad, n, *x.shape, dtype=case.dtype) if case.gate else None
+        blends = token_shift_fused(x, _leaf(with_grad, n, case.dim), offsets, None)
+        if with_grad:
+            sum(blend.sum() for blend in blends).backward()
 
 
 def _activation(case: Case, with_grad: bool) -> None:
@@ -378,7 +449,13 @@ _MAKERS = {
     "norm": _norm,
     "residual": _residual,
     "gated product": _product,
+    "skip product": _skip_product,
     "swiglu": _swiglu,
+    "token shift": _token_shift,
+    "bonus": _bonus,
+    "rotary": _rotary,
+    "strengths": _strengths,
+    "normaliser": _normaliser,
     "activation": _activation,
     "convolution": _convolution,
     "unit heads": _unit_heads,

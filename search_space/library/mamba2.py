@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import activation, chunk_decay, gated_product
+from linearch.kernels import activation, chunk_decay, gated_product, scaled_heads
 from linearch.search_space.layers import (
     PackedProjection,
     RMSNorm,
@@ -54,7 +54,7 @@ class Mixer(nn.Module):
         value = split_heads(value, self.n_heads)  # [B, T, H, V]
         dt = activation(dt, "softplus", bias=self.dt_bias, out_dtype=torch.float32)  # [B, T, H]
 
-        key = B.unsqueeze(2) * dt.unsqueeze(-1).to(B.dtype)  # [B, T, H, K]: narrower than the value
+        key = scaled_heads(B.unsqueeze(2), dt)  # [B, T, H, K]: narrower than the value
         o, memory = chunk_decay(
             C.unsqueeze(2).expand_as(key),
             key,
@@ -64,5 +64,6 @@ class Mixer(nn.Module):
             initial_state=None if state is None else state["memory"],
         )
 
-        o = merge_heads(o + self.D.unsqueeze(-1).to(value.dtype) * value)
-        return self.out_proj(self.norm(gated_product(o, gate))), {"memory": memory, "conv": conv}
+        gate, rate = split_heads(gate, self.n_heads), self.D.unsqueeze(-1)  # [H, 1]
+        o = merge_heads(gated_product(o, gate, skip=value, skip_rate=rate))
+        return self.out_proj(self.norm(o)), {"memory": memory, "conv": conv}

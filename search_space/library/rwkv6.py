@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import activation, chunk_decay
+from linearch.kernels import activation, chunk_decay, token_shift
 from linearch.search_space.layers import GatedRMSNorm, merge_heads, split_heads
 
 BLEND_RANK, DECAY_RANK = 8, 16
@@ -42,12 +42,13 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        before = torch.zeros_like(x[:, :1]) if state is None else state["token"].to(x.dtype)
-        change = torch.cat([before, x[:, :-1]], dim=1) - x
-        low_rank = self.blend_in(x + change * self.first_blend.to(x.dtype)).tanh()
-        low_rank = torch.stack(low_rank.chunk(5, dim=-1))  # [5, B, T, R]
-        blends = self.blends + torch.matmul(low_rank, self.blend_out)
-        *seen, for_decay = (x + change * blends.to(x.dtype)).unbind(0)
+        before = None if state is None else state["token"]
+        (blend,), token = token_shift(x, self.first_blend[None], initial_state=before)
+        low_rank = torch.stack(self.blend_in(blend).tanh().chunk(5, dim=-1))  # [5, B, T, R]
+        offsets = torch.matmul(low_rank, self.blend_out)  # [5, B, T, D]
+        shares = self.blends.flatten(1)  # [5, D]
+        blends, _ = token_shift(x, shares, offsets=offsets, initial_state=before)
+        *seen, for_decay = blends
         r, k, v, gate = (
             split_heads(project(part), self.n_heads)
             for project, part in zip(self.projections, seen, strict=True)
@@ -66,5 +67,5 @@ class Mixer(nn.Module):
 
         return self.out_proj(merge_heads(self.norm(o, gate))), {
             "memory": memory,
-            "token": x[:, -1:].clone(),
+            "token": token,
         }

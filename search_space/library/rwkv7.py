@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_dplr
+from linearch.kernels import activation, add_bonus, chunk_dplr, token_shift
 from linearch.search_space.layers import RMSNorm, l2_normalise, merge_heads, split_heads
 
 RANK = 16
@@ -44,14 +44,15 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        before = torch.zeros_like(x[:, :1]) if state is None else state["token"].to(x.dtype)
-        change = torch.cat([before, x[:, :-1]], dim=1) - x
-        seen = (x + change * self.blends.to(x.dtype)).unbind(0)
+        before = None if state is None else state["token"]
+        seen, token = token_shift(x, self.blends.flatten(1), initial_state=before)
         r, k, v = self.r_proj(seen[0]), self.k_proj(seen[1]), self.v_proj(seen[2])
-        log_decay = -math.exp(-0.5) * self.decay(seen[3]).float().sigmoid()
-        rate, gate = self.rate(seen[4]).sigmoid(), self.gate(seen[5])
-        erase_key = l2_normalise(split_heads(k * self.erase_scale, self.n_heads).float())
-        k = k * (1 + (rate - 1) * self.write_share)
+        log_decay = activation(
+            self.decay(seen[3]), "sigmoid", rate=-math.exp(-0.5), out_dtype=torch.float32
+        )
+        rate, gate = activation(self.rate(seen[4]), "sigmoid"), self.gate(seen[5])
+        erase_key = l2_normalise(split_heads(k * self.erase_scale.to(k.dtype), self.n_heads))
+        k = torch.lerp(k, k * rate, self.write_share.to(k.dtype))
         r, k, v, rate, log_decay = (
             split_heads(t, self.n_heads) for t in (r, k, v, rate, log_decay)
         )
@@ -66,8 +67,8 @@ class Mixer(nn.Module):
             initial_state=None if state is None else state["memory"],
         )
 
-        o = self.norm(o) + (r * self.bonus * k).sum(-1, keepdim=True) * v
+        o = add_bonus(self.norm(o), r, k, v, self.bonus)
         return self.out_proj(merge_heads(o).to(gate.dtype) * gate), {
             "memory": memory,
-            "token": x[:, -1:].clone(),
+            "token": token,
         }

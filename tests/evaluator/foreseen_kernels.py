@@ -83,6 +83,7 @@ def foreseen_by(config: RunConfig) -> set[tuple[str, str]]:
 def main() -> None:
     from linearch.kernels import (
         attention,
+        bonus,
         convolution,
         cross_entropy,
         decay,
@@ -91,10 +92,14 @@ def main() -> None:
         gating,
         norm,
         pointwise,
+        rotary,
+        strength,
+        token_shift,
     )
 
     look_up_instead_of_launching()
-    modules = (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm, pointwise)
+    modules = (attention, convolution, cross_entropy, decay, delta, dplr, gating, norm)
+    modules += (bonus, pointwise, rotary, strength, token_shift)
     for module in modules:
         module.choose_form = as_on_a_gpu
     forms.runs_triton = lambda device: True

@@ -66,8 +66,8 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
     assert "decay channel, 32, bfloat16, T 512" in names
     assert "erase channel, 32, bfloat16, T 128" in names
     assert "decay scalar, 16x64, bfloat16, T 512" in names
-    assert "decay none, 32x33, bfloat16, T 128" in names
-    assert not any("32x33" in name and "none" not in name for name in names)
+    assert "decay none, 32x48, bfloat16, T 128" in names
+    assert not any("32x48" in name and "none" not in name for name in names)
     assert "unit heads silu, 16, bfloat16, T 128" in names
     assert not any("decay" in name and "float32" in name for name in names)
     assert "oja scalar, 32, bfloat16, T 128" in names
@@ -78,12 +78,17 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
         "norm",
         "residual",
         "gated",
+        "skip",
         "swiglu",
+        "token",
         "activation",
         "convolution",
         "loss",
         "scan",
         "unit",
+        "bonus",
+        "rotary",
+        "strengths",
     }
 
 

@@ -11,15 +11,21 @@ from torch import Tensor
 
 from linearch.kernels import (
     activation,
+    add_bonus,
     add_rms_norm,
     causal_attention,
     gated_product,
+    l2_norm,
     linear_cross_entropy,
     rms_norm,
+    rotary,
+    scaled_heads,
     scan,
     short_convolution,
     swiglu,
+    token_shift,
 )
+from linearch.kernels.normaliser import divided
 
 Case = tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]
 
@@ -41,12 +47,18 @@ def cases() -> dict[str, Case]:
                 {"x": narrow, "weight": weight, "gate": gate},
                 {"activation": "sigmoid"},
             ),
+            "unit length": (l2_norm, {"x": x}, {"eps": 1e-3}),
             "loss": (linear_cross_entropy, {"hidden": hidden, "head": head}, loss),
         }
         | convolution_cases()
         | gating_cases()
         | activation_cases()
         | residual_cases()
+        | token_shift_cases()
+        | bonus_cases()
+        | rotary_cases()
+        | normaliser_cases()
+        | strength_cases()
         | scan_cases()
         | attention_cases()
     )
@@ -111,10 +123,23 @@ def gating_cases() -> dict[str, Case]:
         "product of slices": (product_of_slices, {"packed": torch.randn(3, 5, 40)}, sigmoid),
         "product, two blocks": (gated_product, pair(9, 300), {}),
         "product, one row": (gated_product, pair(256), {}),
+        "product, skip": (gated_product, with_skip(pair(3, 5, 20), 20), {}),
+        "product, skip of heads": (gated_product, with_skip(pair(2, 30, 3, 100), 3, 1), sigmoid),
+        "product, skip of all": (gated_product, with_skip(pair(20)), {}),
+        "product of slices, skip": (skip_of_a_slice, with_skip(pair(9, 300), 300), {}),
         "swiglu": (swiglu, {"gate_up": torch.randn(3, 5, 14)}, {}),
         "swiglu, two blocks": (swiglu, {"gate_up": torch.randn(9, 600)}, {}),
         "swiglu, channels apart": (swiglu, {"gate_up": torch.randn(14, 9).T}, {}),
     }
+
+
+def with_skip(pair: dict[str, Tensor], *rate: int) -> dict[str, Tensor]:
+    return pair | {"skip": torch.randn(pair["x"].shape), "skip_rate": torch.randn(rate)}
+
+
+def skip_of_a_slice(skip: Tensor, **inputs: Any) -> Tensor:
+    wider = torch.cat((skip, skip), dim=-1)
+    return gated_product(skip=wider[..., : skip.shape[-1]], **inputs)
 
 
 def product_of_slices(packed: Tensor, **options: Any) -> Tensor:
@@ -165,6 +190,97 @@ def residual_cases() -> dict[str, Case]:
             {},
         ),
     }
+
+
+def bonus_cases() -> dict[str, Case]:
+    """Tiles are of 2,048 elements of one head: of 64 tokens for the widest of 20 channels."""
+
+    def inputs(length: int, width: int, value_width: int) -> dict[str, Tensor]:
+        keys, values = (2, length, 3, width), (2, length, 3, value_width)
+        shapes = {"o": values, "q": keys, "k": keys, "v": values, "bonus": (3, width)}
+        return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+    apart = {name: t.mT.contiguous().mT for name, t in inputs(9, 20, 12).items()}
+    return {
+        "bonus": (add_bonus, inputs(70, 20, 12), {"scale": 0.3}),
+        "bonus, wide values": (add_bonus, inputs(5, 16, 200), {}),
+        "bonus, one token": (add_bonus, inputs(1, 16, 16), {}),
+        "bonus, channels apart": (add_bonus, apart, {}),
+    }
+
+
+def rotary_cases() -> dict[str, Case]:
+    """Tiles are of 8 tokens and 128 pairs of channels."""
+    at = {"position": torch.tensor(1000)}
+    return {
+        "rotary": (rotary, {"x": torch.randn(2, 9, 3, 16)}, at),
+        "rotary, two tiles": (rotary, {"x": torch.randn(1, 9, 3, 100)}, at | {"base": 100.0}),
+        "rotary of a slice": (rotary_of_a_slice, {"packed": torch.randn(2, 9, 40)}, at),
+        "rotary, one token": (rotary, {"x": torch.randn(2, 1, 3, 2)}, at),
+    }
+
+
+def rotary_of_a_slice(packed: Tensor, **options: Any) -> Tensor:
+    return rotary(packed[..., 4:36].unflatten(-1, (2, 16)), **options)
+
+
+def normaliser_cases() -> dict[str, Case]:
+    """Tiles are of 64 rows and 32 columns; two divisors are nearer to 0 than may be."""
+    o = torch.randn(2, 50, 32)
+    o[0, :2, 20] = torch.tensor([0.0, -1e-9])
+    options = {"value_dim": 20}
+    return {
+        "normaliser": (in_a_form(divided), {"o": o}, options),
+        "normaliser, columns apart": (in_a_form(divided), {"o": o.mT.contiguous().mT}, options),
+    }
+
+
+def in_a_form(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of what has no naive form."""
+    return lambda form, **x: operation(**x, form="triton" if form == "triton" else "chunked")
+
+
+def strength_cases() -> dict[str, Case]:
+    """Tiles are of 2,048 elements of one head: of 64 tokens for heads of 20."""
+
+    def inputs(heads: int, width: int) -> dict[str, Tensor]:
+        return {"x": torch.randn(2, 35, heads, width), "strength": torch.randn(2, 35, 4)}
+
+    apart = {name: t.mT.contiguous().mT for name, t in inputs(2, 20).items()}
+    return {
+        "strengths": (scaled_heads, inputs(4, 20), {}),
+        "strengths, one head": (scaled_heads, inputs(1, 20), {}),
+        "strengths, grouped": (scaled_heads, inputs(2, 256), {}),
+        "strengths, channels apart": (scaled_heads, apart, {}),
+    }
+
+
+def token_shift_cases() -> dict[str, Case]:
+    """Tiles are of 16 rows and 128 channels forward, 64 and 64 backward."""
+
+    def inputs(length: int, width: int, n_blends: int) -> dict[str, Tensor]:
+        return {
+            "x": torch.randn(2, length, width),
+            "shares": torch.randn(n_blends, width),
+            "offsets": torch.randn(n_blends, 2, length, width),
+            "initial_state": torch.randn(2, 1, width),
+        }
+
+    bare = {name: inputs(35, 20, 2)[name] for name in ("x", "shares")}
+    apart = {name: t.mT.contiguous().mT for name, t in inputs(9, 20, 2).items()}
+    return {
+        "token shift": (token_shift_flat, bare, {}),
+        "token shift, offsets": (token_shift_flat, inputs(35, 20, 5), {}),
+        "token shift, one token": (token_shift_flat, inputs(1, 20, 2), {}),
+        "token shift, two tiles": (token_shift_flat, inputs(65, 150, 1), {}),
+        "token shift, channels apart": (token_shift_flat, apart, {}),
+        "token shift, one blend used": (lambda **x: token_shift(**x)[0][1], bare, {}),
+    }
+
+
+def token_shift_flat(**inputs: Any) -> tuple[Tensor, ...]:
+    blends, state = token_shift(**inputs)
+    return *blends, state
 
 
 def scan_cases() -> dict[str, Case]:

@@ -9,7 +9,20 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from linearch.kernels.triton import dplr, gating, norm, oja, pointwise, residual_norm
+from linearch.kernels.triton import (
+    bonus,
+    dplr,
+    gating,
+    norm,
+    normaliser,
+    oja,
+    pointwise,
+    residual_norm,
+    rotary,
+    skip_product,
+    strength,
+    token_shift,
+)
 
 
 def leaf(*shape: int) -> Tensor:
@@ -19,7 +32,8 @@ def leaf(*shape: int) -> Tensor:
 def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
     x, y = wide.detach().chunk(2, dim=1)
-    scale = weight.detach()
+    own = [leaf(6, 4), leaf(6, 4), leaf(6, 5), leaf(2, 4)]
+    scale, rows = weight.detach(), [leaf(5, 12) for _ in range(3)]
     q, k, v, do = (leaf(1, 3, 2, dim) for dim in (16, 16, 20, 20))
     beta, decay, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
     rule = [t.detach() for t in (q, k, v, beta, decay)]
@@ -36,6 +50,11 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         ),
         "product": (gating._product_op, (leaf(5, 12), leaf(5, 12), True)),
         "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
+        "product, skip": (skip_product._forward_op, (*rows, leaf(12), True)),
+        "product's gradient, skip": (
+            skip_product._backward_op,
+            (x, *(t.detach() for t in rows), scale, False),
+        ),
         "swiglu": (gating._swiglu_op, (wide,)),
         "swiglu's gradient": (gating._swiglu_pull_op, (x, wide.detach())),
         "activation": (
@@ -51,6 +70,27 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "residual's gradient": (
             residual_norm._backward_op,
             (x, y, x.contiguous(), scale, 1e-6, narrow),
+        ),
+        "bonus": (bonus._forward_op, (leaf(6, 5), *own, 0.3)),
+        "bonus' gradient": (
+            bonus._backward_op,
+            (torch.randn(6, 5), *(t.detach() for t in own), 0.3),
+        ),
+        "normaliser": (normaliser._forward_op, (leaf(5, 12), 8)),
+        "normaliser's gradient": (normaliser._backward_op, (torch.randn(5, 8), x)),
+        "rotary": (rotary._rotate_op, (leaf(6, 12), x[:3, :2], y[:3, :2])),
+        "strengths": (strength._forward_op, (leaf(5, 12), leaf(5, 6), 3)),
+        "strengths' gradient": (
+            strength._backward_op,
+            (torch.randn(5, 24), x, torch.randn(5, 6), 3),
+        ),
+        "token shift": (
+            token_shift._forward_op,
+            (leaf(2, 3, 12), leaf(2, 12), leaf(2, 2, 3, 12), leaf(2, 1, 12)),
+        ),
+        "token shift's gradient": (
+            token_shift._backward_op,
+            ([torch.randn(2, 3, 12)] * 2, torch.randn(2, 3, 12), torch.randn(2, 12), None, None),
         ),
         "oja": (oja._forward_op, (q, k, v, beta, decay, start, 1.0, True)),
         "oja's gradient": (

@@ -20,6 +20,14 @@ def test_the_formula_is_x_times_the_activated_gate() -> None:
     torch.testing.assert_close(opened, x * gate.sigmoid())
 
 
+def test_a_skip_is_added_before_the_gate() -> None:
+    x, gate, skip = torch.randn(3, 2, 3, 4, 8, dtype=FLOAT64)
+    rate = torch.randn(4, 1, dtype=FLOAT64)
+    wanted = (x + rate * skip) * F.silu(gate)
+    got = gated_product(x, gate, skip=skip, skip_rate=rate, form="naive")
+    torch.testing.assert_close(got, wanted)
+
+
 def test_swiglu_activates_the_first_half() -> None:
     gate_up = torch.randn(3, 10, dtype=FLOAT64)
     wanted = F.silu(gate_up[:, :5]) * gate_up[:, 5:]
@@ -41,6 +49,22 @@ def test_products_equal_the_formula(
     inputs = {"x": torch.randn(shape, dtype=FLOAT64), "gate": torch.randn(shape, dtype=FLOAT64)}
     errors = errors_against_naive(gated_product, inputs, dtype=dtype, activation=activation)
     errors |= errors_against_naive(swiglu, {"gate_up": inputs["gate"]}, dtype=dtype)
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize("rate", [(), (8,), (4, 1), (4, 8)])
+@pytest.mark.parametrize(
+    ("dtype", "bar"), [(torch.float32, 1e-5), (FLOAT64, 1e-9), (torch.bfloat16, 1e-2)]
+)
+def test_products_with_a_skip_equal_the_formula(
+    rate: tuple[int, ...],
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Callable[..., dict[str, float]],
+) -> None:
+    inputs = {name: torch.randn(2, 3, 4, 8, dtype=FLOAT64) for name in ("x", "gate", "skip")}
+    inputs["skip_rate"] = torch.randn(rate, dtype=FLOAT64)
+    errors = errors_against_naive(gated_product, inputs, dtype=dtype)
     assert max(errors.values()) < bar, errors
 
 

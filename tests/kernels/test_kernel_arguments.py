@@ -187,6 +187,10 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"rms_norm: out_dtype is torch.int32; wanted a floating dtype, or None",
     ),
     (
+        lambda: kernels.l2_norm(X, out_dtype=torch.int32),
+        r"l2_norm: out_dtype is torch.int32; wanted a floating dtype, or None",
+    ),
+    (
         lambda: kernels.add_rms_norm(X, X[:1], torch.zeros(3)),
         r"add_rms_norm: residual has shape \[1, 6, 3\], 1 on axis 0; wanted axis0 = 2 as in x",
     ),
@@ -199,6 +203,14 @@ CASES: list[tuple[Callable[[], Any], str]] = [
         r"gated_product: activation is 'tanh'; wanted one of silu, sigmoid",
     ),
     (
+        lambda: kernels.gated_product(X, X, skip=X),
+        r"gated_product: skip is given and skip_rate not given; wanted both or neither",
+    ),
+    (
+        lambda: kernels.gated_product(X, X, skip=X, skip_rate=X[..., :2]),
+        r"gated_product: skip_rate has shape \[2, 6, 2\]; wanted x's last axes, of \[2, 6, 3\]",
+    ),
+    (
         lambda: kernels.activation(X, "tanh"),
         r"activation: function is 'tanh'; wanted one of elu_plus_one, exp, log_sigmoid",
     ),
@@ -209,6 +221,38 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: kernels.activation(X, "exp", bias=X[..., :2]),
         r"activation: bias has shape \[2, 6, 2\]; wanted x's last axes, of \[2, 6, 3\], or ones",
+    ),
+    (
+        lambda: kernels.add_bonus(V, Q, Q, V, torch.zeros(4, 5)),
+        r"add_bonus: bonus has shape \[4, 5\], 5 on axis 1; wanted K = 3 as in q",
+    ),
+    (
+        lambda: kernels.add_bonus(Q, Q, Q, V, torch.zeros(4, 3)),
+        r"add_bonus: v has shape \[2, 6, 4, 5\], 5 on axis 3; wanted V = 3 as in o",
+    ),
+    (
+        lambda: kernels.rotary(Q, torch.tensor(0)),
+        r"rotary: x has K = 3; wanted an even head width",
+    ),
+    (
+        lambda: kernels.rotary(Q[..., :2], torch.zeros(2)),
+        r"rotary: position has dtype torch.float32 and shape \[2\]; wanted one integer",
+    ),
+    (
+        lambda: kernels.scaled_heads(Q, X),
+        r"scaled_heads: strength has HV = 3; wanted a multiple of H = 4 as in x",
+    ),
+    (
+        lambda: kernels.token_shift(X, torch.zeros(2, 4)),
+        r"token_shift: shares has shape \[2, 4\], 4 on axis 1; wanted D = 3 as in x",
+    ),
+    (
+        lambda: kernels.token_shift(X, X[0, :2], offsets=X),
+        r"token_shift: offsets has shape .* \(3 axes\); wanted \[n, B, T, D\]",
+    ),
+    (
+        lambda: kernels.token_shift(X, X[0, :2], initial_state=X[:, :2]),
+        r"token_shift: initial_state has .* 2 on axis 1; wanted 1 = 1 as in one token",
     ),
     (
         lambda: kernels.swiglu(X),

@@ -38,9 +38,21 @@ OPERATIONS: list[tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = [
     (kernels.causal_attention, QKV | {"log_decay": (2, 40, 2), "sinks": (2,)}),
     (kernels.short_convolution, SEQUENCE | {"weight": (6, 4), "initial_state": (2, 3, 6)}),
     (kernels.rms_norm, SEQUENCE | {"weight": (6,), "gate": (2, 40, 6)}),
+    (kernels.l2_norm, SEQUENCE),
     (kernels.add_rms_norm, SEQUENCE | {"residual": (2, 40, 6), "weight": (6,)}),
     (kernels.gated_product, SEQUENCE | {"gate": (2, 40, 6)}),
+    (
+        kernels.gated_product,
+        SEQUENCE | {"gate": (2, 40, 6), "skip": (2, 40, 6), "skip_rate": (40, 1)},
+    ),
+    (kernels.add_bonus, {"o": (2, 40, 2, 6)} | QKV | {"bonus": (2, 4)}),
+    (partial(kernels.rotary, position=torch.tensor(3)), {"x": (2, 40, 2, 6)}),
+    (kernels.scaled_heads, {"x": (2, 40, 2, 6), "strength": (2, 40, 4)}),
     (kernels.swiglu, {"gate_up": (2, 40, 6)}),
+    (
+        lambda **x: kernels.token_shift(**x)[0][0],
+        SEQUENCE | {"shares": (1, 6), "offsets": (1, 2, 40, 6), "initial_state": (2, 1, 6)},
+    ),
     (partial(kernels.activation, function="softplus"), SEQUENCE | {"bias": (6,), "rate": (40, 1)}),
 ]
 

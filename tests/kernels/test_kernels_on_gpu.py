@@ -82,6 +82,30 @@ def test_attention_agrees(
     assert max(errors.values()) < 1e-4, errors
 
 
+def test_bonuses_agree(errors_against_naive: Callable[..., dict[str, float]]) -> None:
+    o, q, k, v = torch.randn(4, 2, 65, 2, 16, dtype=FLOAT64)
+    inputs = {"o": o, "q": q, "k": k, "v": v, "bonus": torch.randn(2, 16, dtype=FLOAT64)}
+    errors = errors_against_naive(kernels.add_bonus, inputs, device="cuda")
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_strengths_agree(errors_against_naive: Callable[..., dict[str, float]]) -> None:
+    x, strength = torch.randn(2, 65, 2, 16, dtype=FLOAT64), torch.randn(2, 65, 6, dtype=FLOAT64)
+    errors = errors_against_naive(
+        kernels.scaled_heads, {"x": x, "strength": strength}, device="cuda"
+    )
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_rotations_agree(errors_against_naive: Callable[..., dict[str, float]]) -> None:
+    def turned(x: Tensor, form: str) -> Tensor:
+        return kernels.rotary(x, torch.tensor(1000, device=x.device), form=form)
+
+    inputs = {"x": torch.randn(2, 65, 2, 16, dtype=FLOAT64)}
+    errors = errors_against_naive(turned, inputs, device="cuda")
+    assert max(errors.values()) < 1e-4, errors
+
+
 def test_elementwise_operations_agree(
     errors_against_naive: Callable[..., dict[str, float]], log_decay_of: Callable[..., Tensor]
 ) -> None:
@@ -92,9 +116,12 @@ def test_elementwise_operations_agree(
         (kernels.scan, {"x": x, "log_decay": decay}),
         (kernels.short_convolution, {"x": x, "weight": taps, "bias": weight}),
         (kernels.rms_norm, {"x": x, "weight": weight, "gate": gate}),
+        (kernels.l2_norm, {"x": x}),
         (kernels.add_rms_norm, {"x": x, "residual": gate, "weight": weight}),
         (kernels.gated_product, {"x": x, "gate": gate}),
+        (kernels.gated_product, {"x": x, "gate": gate, "skip": decay, "skip_rate": weight}),
         (kernels.swiglu, {"gate_up": x}),
+        (lambda **x: kernels.token_shift(**x)[0][1], {"x": x, "shares": decay[0, :2]}),
         (partial(kernels.activation, function="softplus"), {"x": x, "bias": weight}),
     ]:
         errors = errors_against_naive(operation, inputs, device="cuda")

@@ -1,4 +1,4 @@
-"""rms_norm: the formula against torch's own, the fused form against the formula."""
+"""rms_norm and l2_norm: the formulas against torch's own, the fused form against the formula."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from linearch.kernels import add_rms_norm, rms_norm
+from linearch.kernels import add_rms_norm, l2_norm, rms_norm
 from linearch.kernels.forms import Form
 
 FLOAT64 = torch.float64
@@ -78,3 +78,25 @@ def test_the_norm_of_a_sum_has_the_formula_s_gradients(
     inputs["weight"] = torch.randn(8, dtype=FLOAT64)
     errors = errors_against_naive(add_rms_norm, inputs, dtype=dtype, eps=1e-3)
     assert max(errors.values()) < bar, errors
+
+
+def test_the_formula_of_unit_length_is_torch_s_normalisation() -> None:
+    x = torch.randn(3, 4, 8, dtype=FLOAT64)
+    torch.testing.assert_close(l2_norm(x, eps=0.0, form="naive"), F.normalize(x, dim=-1))
+    assert not l2_norm(torch.zeros(2, 8), form="naive").any()
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 3, 4, 8)])
+@pytest.mark.parametrize(
+    ("dtype", "bar"), [(torch.float32, 1e-5), (FLOAT64, 1e-9), (torch.bfloat16, 1e-2)]
+)
+def test_rows_of_unit_length_equal_the_formula(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Callable[..., dict[str, float]],
+) -> None:
+    inputs = {"x": torch.randn(shape, dtype=FLOAT64)}
+    errors = errors_against_naive(l2_norm, inputs, dtype=dtype, eps=1e-3)
+    assert max(errors.values()) < bar, errors
+    assert l2_norm(inputs["x"].to(dtype), out_dtype=torch.float32).dtype == torch.float32

@@ -12,12 +12,17 @@ from torch import Tensor
 
 from linearch.kernels import (
     activation,
+    add_bonus,
     add_rms_norm,
     gated_product,
+    l2_norm,
     linear_cross_entropy,
     rms_norm,
+    rotary,
+    scaled_heads,
     short_convolution,
     swiglu,
+    token_shift,
 )
 from linearch.kernels.pointwise import Function
 
@@ -47,6 +52,16 @@ def test_norms_agree(
     if activation is not None:
         x["gate"], options = random(2, 50, 3, width), {"activation": activation}
     errors = errors_against_naive(rms_norm, x, dtype=dtype, device="cuda", form="triton", **options)
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("width", [16, 100, 128, 2048])
+def test_rows_of_unit_length_agree(
+    width: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    x = {"x": random(2, 50, 3, width)}
+    errors = errors_against_naive(l2_norm, x, dtype=dtype, device="cuda", form="triton")
     assert max(errors.values()) < bar, errors
 
 
@@ -98,13 +113,87 @@ def test_products_agree(
         return gated_product(packed[..., width:], packed[..., :width], **options)
 
     x = {"x": random(2, 50, 3, width), "gate": random(2, 50, 3, width)}
+    skip = {"skip": random(2, 50, 3, width), "skip_rate": random(3, 1)}
     packed, on_gpu = random(2, 50, 2 * width), {"device": "cuda", "form": "triton"}
     for operation, inputs, options in [
         (gated_product, x, {"activation": activation}),
+        (gated_product, x | skip, {"activation": activation}),
         (of_slices, {"packed": packed}, {"activation": activation}),
         (swiglu, {"gate_up": packed}, {}),
     ]:
         errors = errors_against_naive(operation, inputs, dtype=dtype, **on_gpu, **options)
+        assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize(("heads", "width"), [(1, 32), (2, 20), (4, 256)])
+def test_strengths_agree(
+    heads: int,
+    width: int,
+    length: int,
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Errors,
+) -> None:
+    x = {"x": random(2, length, heads, width), "strength": random(2, length, 4)}
+    errors = errors_against_naive(scaled_heads, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize("head_dim", [16, 20, 128])
+def test_rotations_agree(
+    head_dim: int, length: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    def of_a_slice(packed: Tensor, form: Any) -> Tensor:
+        x = packed[..., 8:].unflatten(-1, (4, head_dim))
+        return rotary(x, torch.tensor(1000, device=x.device), form=form)
+
+    x = {"packed": random(2, length, 4 * head_dim + 8)}
+    errors = errors_against_naive(of_a_slice, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize("dims", [(32, 32), (20, 12), (64, 128), (256, 256)])
+def test_bonuses_agree(
+    dims: tuple[int, int], length: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
+) -> None:
+    (K, V), rows = dims, (2, length, 3)
+    shapes = {"o": (*rows, V), "q": (*rows, K), "k": (*rows, K), "v": (*rows, V), "bonus": (3, K)}
+    x = {name: random(*shape) for name, shape in shapes.items()}
+    errors = errors_against_naive(add_bonus, x, dtype=dtype, device="cuda", form="triton")
+    assert max(errors.values()) < bar, errors
+
+
+@pytest.mark.parametrize(("dtype", "bar"), DTYPES)
+@pytest.mark.parametrize("length", [1, 65, 1000])
+@pytest.mark.parametrize("width", [20, 128, 256])
+@pytest.mark.parametrize("n_blends", [1, 6])
+def test_token_shifts_agree(
+    n_blends: int,
+    width: int,
+    length: int,
+    dtype: torch.dtype,
+    bar: float,
+    errors_against_naive: Errors,
+) -> None:
+    def blends_and_state(**inputs: Any) -> tuple[Tensor, ...]:
+        blends, state = token_shift(**inputs)
+        return *blends, state
+
+    plain = {"x": random(3, length, width), "shares": random(n_blends, width)}
+    moved = plain | {
+        "offsets": random(n_blends, 3, length, width),
+        "initial_state": random(3, 1, width),
+    }
+    for x in (plain, moved):
+        errors = errors_against_naive(
+            blends_and_state, x, dtype=dtype, device="cuda", form="triton"
+        )
         assert max(errors.values()) < bar, errors
 
 
@@ -232,6 +321,33 @@ def test_a_training_step_is_captured_in_a_cuda_graph() -> None:
         return loss.detach(), *torch.autograd.grad(loss, list(x.values()))
 
     assert_a_graph_gives_the_same(step)
+
+
+def between_projections(x: Tensor, rates: Tensor, form: Any) -> Tensor:
+    """Most of what mixers do to a sequence beside a recurrence and a convolution."""
+    (first, second), _ = token_shift(x, rates[:2], form=form)
+    q, k = (t.unflatten(-1, (4, 32)) for t in (first, second))
+    q, k = rotary(q, torch.tensor(3, device=x.device), form=form), l2_norm(k, form=form)
+    k = scaled_heads(k[:, :, :1], k[..., 0].float(), form=form)
+    o, per_channel = add_bonus(q, q, k, q, rates[2].view(4, 32), form=form), rates[3].view(4, 32)
+    return gated_product(o, k, skip=q, skip_rate=per_channel, form=form)
+
+
+def test_what_is_between_projections_is_captured_in_a_cuda_graph() -> None:
+    x = torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16, requires_grad=True)
+    rates = torch.rand(4, 128, device="cuda", requires_grad=True)
+
+    def step() -> tuple[Tensor, ...]:
+        y = between_projections(x, rates, "triton")
+        return y.detach(), *torch.autograd.grad(y.float().square().sum(), (x, rates))
+
+    assert_a_graph_gives_the_same(step)
+
+
+def test_what_is_between_projections_is_compiled_as_one_graph() -> None:
+    x = torch.randn(2, 65, 128, device="cuda", dtype=BFLOAT16, requires_grad=True)
+    rates = torch.rand(4, 128, device="cuda", requires_grad=True)
+    assert_compiled_gives_the_same(between_projections, {"x": x, "rates": rates})
 
 
 def test_the_layers_are_compiled_as_one_graph() -> None:
