@@ -32,7 +32,7 @@ def dplr_fused(
 ) -> tuple[Tensor, Tensor]:
     """o [B, T, H, V] and the final state [B, H, K, V] in float32."""
     if log_decay is None:
-        log_decay = q.new_zeros((), dtype=torch.float32).expand_as(q)
+        log_decay = torch.zeros_like(q, dtype=torch.float32)
     elif log_decay.dim() == 3:
         log_decay = log_decay.unsqueeze(-1).expand_as(q)
     inputs = (q, k, v, a, b, log_decay, initial_state)
@@ -56,20 +56,19 @@ def _forward_op(
     """o, the final state; for the backward pass what `_room` names after them."""
     q, k, v, a, b = (_rows_adjacent(x) for x in (q, k, v, a, b))
     room = _room(q, v, keep)
-    o, final, totals, strong, scores_k, scores_b, z, y, c, states, *keys = room
+    o, final, sums, strong, scores_k, scores_b, z, y, c, states, *keys = room
     (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v)
     config = configs.solve(K, V, v.dtype)
     solve_kernel[(B * H * chunks,)](
-        q, k, a, b, log_decay.contiguous(), totals, strong, scores_k, scores_b, z, y, *keys,
+        q, k, a, b, log_decay.contiguous(), sums, strong, scores_k, scores_b, z, y, *keys,
         T, H, K, chunks, *_rows(q), *_rows(k), *_rows(a), *_rows(b),
-        BK=config.block_m, SAVE=keep, EVEN_K=K % config.block_m == 0,
-        **config.compiled(), **shared,
+        BK=config.block_m, EVEN_K=K % config.block_m == 0, **config.compiled(), **shared,
     )  # fmt: skip
     config = configs.forward(K, V, v.dtype)
     start = final if initial_state is None else initial_state.contiguous()
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
-        *keys, v, totals, y, scores_k, scores_b, start, o, final, c, states,
+        *keys, v, sums, y, scores_k, scores_b, start, o, final, c, states,
         scale, T, H, K, V, chunks, *_rows(v),
         BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
@@ -99,7 +98,6 @@ def _backward_op(
     v: Tensor,
     a: Tensor,
     b: Tensor,
-    log_decay: Tensor,
     kept: list[Tensor],
     grad_o: Tensor,
     grad_final: Tensor | None,
@@ -108,7 +106,7 @@ def _backward_op(
     start_grad: bool,
 ) -> list[Tensor]:
     """Gradients of q, k, v, a, b, log_decay and the initial state, the last two perhaps empty."""
-    totals, strong, scores_k, scores_b, z, y, c, states, *keys = kept
+    sums, strong, scores_k, scores_b, z, y, c, states, *keys = kept
     q, k, v, a, b, do = (_rows_adjacent(x) for x in (q, k, v, a, b, grad_o.to(v.dtype)))
     (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v)
@@ -117,7 +115,7 @@ def _backward_op(
     dc, dstates = torch.empty_like(c), torch.empty_like(states)
     config = configs.backward(K, V, v.dtype)
     backward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
-        *keys, totals, y, scores_k, scores_b, do,
+        *keys, sums, y, scores_k, scores_b, do,
         dstart if grad_final is None else grad_final.float().contiguous(), dv, dc, dstates, dstart,
         scale, T, H, K, V, chunks, *_rows(do),
         BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
@@ -131,8 +129,7 @@ def _backward_op(
     )  # fmt: skip
     config = configs.pull(K, V, v.dtype)
     pull_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
-        q, k, a, b, v, log_decay.contiguous(), totals, strong, c, do, dc, states, dstates, *pairs,
-        dq, dk, da, db, dg,
+        q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg,
         scale, T, H, K, V, chunks,
         *_rows(q), *_rows(k), *_rows(a), *_rows(b), *_rows(v), *_rows(do),
         BK=config.block_m, BV=config.block_n, GATE_GRAD=gate_grad,
@@ -149,7 +146,6 @@ def _backward_shapes(
     v: Tensor,
     a: Tensor,
     b: Tensor,
-    log_decay: Tensor,
     kept: list[Tensor],
     grad_o: Tensor,
     grad_final: Tensor | None,
@@ -161,18 +157,18 @@ def _backward_shapes(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *streams, _, ctx.scale, _ = inputs
+    *streams, _, _, ctx.scale, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
     ctx.save_for_backward(*streams, *output[2:])
 
 
 def _pull(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
-    q, k, v, a, b, log_decay, *kept = ctx.saved_tensors
+    q, k, v, a, b, *kept = ctx.saved_tensors
     grad_o = torch.zeros_like(v) if grads[0] is None else grads[0]
     *_, gate_grad, start_grad, _, _ = ctx.needs_input_grad
     dq, dk, dv, da, db, dg, dstart = _backward_op(
-        q, k, v, a, b, log_decay, kept, grad_o, grads[1], ctx.scale, gate_grad, start_grad
+        q, k, v, a, b, kept, grad_o, grads[1], ctx.scale, gate_grad, start_grad
     )
     of_gates, of_start = dg if gate_grad else None, dstart if start_grad else None
     return dq, dk, dv, da, db, of_gates, of_start, None, None
@@ -191,12 +187,9 @@ def _room(q: Tensor, v: Tensor, keep: bool) -> list[Tensor]:
     return [
         v.new_empty(v.shape),
         v.new_empty((B, H, K, V), dtype=torch.float32),
-        v.new_empty((*chunks, K), dtype=exact),  # the gates' sums over chunks
+        v.new_empty((*chunks, C, K), dtype=exact),  # the gates' sums
         v.new_empty((*chunks, -(-K // 64)), dtype=torch.int32),  # which are strong
-        v.new_empty((*chunks, C, C), dtype=inner),  # scores of k
-        v.new_empty((*chunks, C, C), dtype=inner),  # and of b
-        v.new_empty((*chunks, C, C) if keep else (0,), dtype=inner),  # Z
-        v.new_empty((*chunks, C, C), dtype=inner),  # Y
+        *(v.new_empty((*chunks, C, C), dtype=inner) for _ in range(4)),  # scores of k and b, Z, Y
         v.new_empty(v.shape if keep else (0,), dtype=inner),  # c
         v.new_empty((*chunks, K, V) if keep else (0,), dtype=inner),  # states
         *(v.new_empty(q.shape, dtype=inner) for _ in range(4)),  # e^G q, W, what k and b leave

@@ -18,7 +18,6 @@ import triton
 import triton.language as tl
 
 from .delta_pull import decays_since
-from .dplr_solve import gates_of, middle_of
 from .tiles import load_tile, passed_on, power_of_two, product, row_of, store_tile
 
 
@@ -74,7 +73,7 @@ def pairs_kernel(
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def pull_kernel(
-    q_ptr, k_ptr, a_ptr, b_ptr, v_ptr, g_ptr, totals_ptr, strong_ptr, c_ptr, do_ptr, dr_ptr,
+    q_ptr, k_ptr, a_ptr, b_ptr, v_ptr, sums_ptr, strong_ptr, c_ptr, do_ptr, dr_ptr,
     states_ptr, dstates_ptr, pairs_qk_ptr, pairs_qb_ptr, pairs_ak_ptr, pairs_ab_ptr,
     dq_ptr, dk_ptr, da_ptr, db_ptr, dg_ptr,
     scale, T, H, K, V, chunks,
@@ -82,7 +81,10 @@ def pull_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE_GRAD: tl.constexpr,
     EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """No product takes from another, an accumulator included: see passed_on."""
+    """One after the other, pairs read twice, since few tiles fit into the registers together.
+
+    No product takes from another, an accumulator included: see passed_on.
+    """
     pid = tl.program_id(0)
     parts = tl.cdiv(K, BK)
     i_k = pid % parts
@@ -111,66 +113,98 @@ def pull_kernel(
     dstates_at = dstates_ptr + at * K * V + i_k.to(tl.int64) * BK * V
     is_pair = rows[:, None] < C - 1  # in the rows of a
 
-    dq = tl.zeros((C, BK), dtype=tl.float32)
-    da = tl.zeros((C, BK), dtype=tl.float32)
-    dk = tl.zeros((C, BK), dtype=tl.float32)
-    db = tl.zeros((C, BK), dtype=tl.float32)
+    vq = load_tile(q_at, rows, along_k, q_t, left, k_left, EVEN_K).to(dtype)
+    vk = load_tile(k_at, rows, along_k, k_t, left, k_left, EVEN_K).to(dtype)
+    va = load_tile(a_at, next_rows, along_k, a_t, left, k_left, EVEN_K).to(dtype)
+    vb = load_tile(b_at, rows, along_k, b_t, left, k_left, EVEN_K).to(dtype)
+    square = at * C * C
+    sums_at = sums_ptr + at * C * K + i_k * BK
+    summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
+    inside = along_k < k_left
+    middle = tl.floor(tl.load(sums_at + (C // 2 - 1) * K + along_k, mask=inside, other=0.0))
+    total = tl.load(sums_at + (C - 1) * K + along_k, mask=inside, other=0.0)
+    apart = (summed - middle[None, :]).to(tl.float32)
+    is_strong = tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) != 0
+
+    grad = tl.zeros((C, BK), dtype=tl.float32)  # of q
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        vdo = load_tile(do_at + begin, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
+        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        grad += product(vdo, tl.trans(vs), PRECISION)
+    grad *= scale * power_of_two(summed.to(tl.float32))
+    up = vq * grad
+    pairs, own = _parted(pairs_qk_ptr + square, rows, C)
+    near, of_pairs = _of_reader(vq, vk, pairs, summed, apart, is_strong, C, PRECISION)
+    up += of_pairs
+    grad += near + own * vk
+    pairs, own = _parted(pairs_qb_ptr + square, rows, C)
+    near, of_pairs = _of_reader(vq, vb, pairs, summed, apart, is_strong, C, PRECISION)
+    up += of_pairs
+    grad += near + own * vb
+    store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
+
+    grad = tl.zeros((C, BK), dtype=tl.float32)  # of a
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        dr_at = dr_ptr + token * V + begin
+        vdr = load_tile(dr_at, next_rows, along_v, H * V, left, v_left, EVEN_V)
+        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        grad += product(vdr, tl.trans(vs), PRECISION)
+    grad *= tl.where(is_pair, power_of_two(summed.to(tl.float32)), 1.0)
+    up += tl.where(is_pair, va * grad, 0.0)
+    pairs, own = _parted(pairs_ak_ptr + square, rows, C)
+    near, of_pairs = _of_reader(va, vk, pairs, summed, apart, is_strong, C, PRECISION)
+    up += of_pairs
+    grad += near + own * vk
+    pairs, own = _parted(pairs_ab_ptr + square, rows, C)
+    near, of_pairs = _of_reader(va, vb, pairs, summed, apart, is_strong, C, PRECISION)
+    up += of_pairs
+    grad += near + own * vb
+    store_tile(da_ptr + out_place, grad, next_rows, along_k, H * K, left, k_left, EVEN_K)
+
+    till_end = power_of_two((total[None, :] - summed).to(tl.float32))
+    grad = tl.zeros((C, BK), dtype=tl.float32)  # of k
     passing = tl.zeros((BK,), dtype=tl.float32)
     for begin in range(0, V, BV):
         v_left = V - begin
-        place = token * V + begin
-        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        vdo = load_tile(do_at + begin, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
-        dq += product(vdo, tl.trans(vs), PRECISION)
-        vdr = load_tile(dr_ptr + place, next_rows, along_v, H * V, left, v_left, EVEN_V)
-        da += product(vdr, tl.trans(vs), PRECISION)
-        vd = load_tile(dstates_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
         vv = load_tile(v_at + begin, rows, along_v, v_t, left, v_left, EVEN_V).to(dtype)
-        dk += product(vv, tl.trans(vd), PRECISION)
-        vc = load_tile(c_ptr + place, rows, along_v, H * V, left, v_left, EVEN_V)
-        db += product(vc, tl.trans(vd), PRECISION)
+        vd = load_tile(dstates_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        grad += product(vv, tl.trans(vd), PRECISION)
         if GATE_GRAD:
+            vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
             passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
+    grad *= till_end
+    down = vk * grad
+    pairs, own = _parted(pairs_qk_ptr + square, rows, C)
+    near, of_pairs = _of_writer(vk, vq, pairs, summed, apart, is_strong, C, PRECISION)
+    up -= of_pairs
+    grad += near + own * vq
+    pairs, own = _parted(pairs_ak_ptr + square, rows, C)
+    near, of_pairs = _of_writer(vk, va, pairs, summed, apart, is_strong, C, PRECISION)
+    up -= of_pairs
+    grad += near + own * va
+    store_tile(dk_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
-    exact = totals_ptr.dtype.element_ty
-    g = gates_of(g_ptr + out_place, rows, along_k, H * K, left, k_left, EVEN_K, exact)
-    summed = tl.cumsum(g, 0)
-    middle = middle_of(summed, rows, C)
-    totals_at = totals_ptr + at * K + i_k * BK
-    total = tl.load(totals_at + along_k, mask=along_k < k_left, other=0.0)
-    is_strong = tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) != 0
-    from_start = power_of_two(summed.to(tl.float32))
-    till_end = power_of_two((total[None, :] - summed).to(tl.float32))
-    dq *= scale * from_start
-    da *= tl.where(is_pair, from_start, 1.0)
-    dk *= till_end
-    db *= till_end
-    vq = load_tile(q_at, rows, along_k, q_t, left, k_left, EVEN_K).to(dtype)
-    va = load_tile(a_at, next_rows, along_k, a_t, left, k_left, EVEN_K).to(dtype)
-    up = vq * dq + tl.where(is_pair, va * da, 0.0)
-    down = tl.zeros((C, BK), dtype=tl.float32)
+    grad = tl.zeros((C, BK), dtype=tl.float32)  # of b
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        c_at = c_ptr + token * V + begin
+        vc = load_tile(c_at, rows, along_v, H * V, left, v_left, EVEN_V)
+        vd = load_tile(dstates_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        grad += product(vc, tl.trans(vd), PRECISION)
+    grad *= till_end
+    down += vb * grad
+    pairs, own = _parted(pairs_qb_ptr + square, rows, C)
+    near, of_pairs = _of_writer(vb, vq, pairs, summed, apart, is_strong, C, PRECISION)
+    up -= of_pairs
+    grad += near + own * vq
+    pairs, own = _parted(pairs_ab_ptr + square, rows, C)
+    near, of_pairs = _of_writer(vb, va, pairs, summed, apart, is_strong, C, PRECISION)
+    up -= of_pairs
+    grad += near + own * va
+    store_tile(db_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
-    # A loop that reads again, so that few of one writer's tiles are in registers for the other.
-    for writer in tl.range(0, 2, num_stages=1):
-        is_k = writer == 0
-        x_at, x_t = tl.where(is_k, k_at, b_at), tl.where(is_k, k_t, b_t)
-        x = load_tile(x_at, rows, along_k, x_t, left, k_left, EVEN_K).to(dtype)
-        dx = tl.where(is_k, dk, db)
-        down += x * dx
-        vq = load_tile(q_at, rows, along_k, q_t, left, k_left, EVEN_K).to(dtype)
-        va = load_tile(a_at, next_rows, along_k, a_t, left, k_left, EVEN_K).to(dtype)
-        pairs_at = tl.where(is_k, pairs_qk_ptr, pairs_qb_ptr) + at * C * C
-        dq, dx, up = _with_pairs(
-            dq, dx, up, vq, x, pairs_at, summed, middle, is_strong, C, PRECISION
-        )
-        pairs_at = tl.where(is_k, pairs_ak_ptr, pairs_ab_ptr) + at * C * C
-        da, dx, up = _with_pairs(
-            da, dx, up, va, x, pairs_at, summed, middle, is_strong, C, PRECISION
-        )
-        dx_at = tl.where(is_k, dk_ptr, db_ptr) + out_place
-        store_tile(dx_at, dx, rows, along_k, H * K, left, k_left, EVEN_K)
-    store_tile(dq_ptr + out_place, dq, rows, along_k, H * K, left, k_left, EVEN_K)
-    store_tile(da_ptr + out_place, da, next_rows, along_k, H * K, left, k_left, EVEN_K)
     if GATE_GRAD:
         passing *= power_of_two(total.to(tl.float32))
         dg = passed_on(up, down, rows) + passing[None, :]
@@ -189,34 +223,50 @@ def _row_before(rows, C: tl.constexpr):
 
 
 @triton.jit
-def _with_pairs(
-    of_reader, of_writer, up, x, k, pairs_at, summed, middle, is_strong,
-    C: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Gradients of readers x, of writers k and of the gates' sums, with what their pairs add."""
-    rows = tl.arange(0, C)
+def _parted(pairs_at, rows, C: tl.constexpr):
+    """Pairs that gates divide, [C, C], and those that none does, a column."""
     pairs = load_tile(pairs_at, rows, tl.arange(0, C), C, C, C, True)
-    no_gate = tl.where(rows[:, None] == rows[None, :], pairs, 0.0).to(tl.float32)
-    no_gate = tl.sum(no_gate, 1)[:, None]
-    pairs = tl.where(rows[:, None] > rows[None, :], pairs, 0.0)
-    read = tl.zeros(x.shape, dtype=tl.float32)
-    written = tl.zeros(x.shape, dtype=tl.float32)
+    own = tl.where(rows[:, None] == rows[None, :], pairs, 0.0).to(tl.float32)
+    return tl.where(rows[:, None] > rows[None, :], pairs, 0.0), tl.sum(own, 1)[:, None]
+
+
+@triton.jit
+def _of_reader(
+    x, k, pairs, summed, apart, is_strong, C: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """What earlier writers k give to the gradient of x, and of the gates' sums where x stands."""
+    rows = tl.arange(0, C)
+    near = tl.zeros(x.shape, dtype=tl.float32)
+    of_sums = tl.zeros(x.shape, dtype=tl.float32)
     if is_strong:
         for s in range(C):
-            weights = decays_since(summed, rows, s, pairs)
-            read += weights * row_of(k, rows, s)[None, :]
-            written = tl.where(rows[:, None] == s, tl.sum(weights * x, 0)[None, :], written)
-        up += x * read - k * written
+            near += decays_since(summed, rows, s, pairs) * row_of(k, rows, s)[None, :]
+        of_sums = x * near
     else:
-        apart = (summed - middle[None, :]).to(tl.float32)
         reading = power_of_two(apart)
+        # Rounded as in `_of_writer`, so that pairs inside the chunk cancel.
+        near = product(pairs, (k * power_of_two(-apart)).to(pairs.dtype), PRECISION)
+        of_sums = (x * reading).to(pairs.dtype) * near
+        near *= reading
+    return near, of_sums
+
+
+@triton.jit
+def _of_writer(
+    x, q, pairs, summed, apart, is_strong, C: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """What later readers q give to the gradient of x, and take from that of the gates' sums."""
+    rows = tl.arange(0, C)
+    near = tl.zeros(x.shape, dtype=tl.float32)
+    of_sums = tl.zeros(x.shape, dtype=tl.float32)
+    if is_strong:
+        for s in range(C):
+            weights = decays_since(summed, rows, s, pairs) * q
+            near = tl.where(rows[:, None] == s, tl.sum(weights, 0)[None, :], near)
+        of_sums = x * near
+    else:
         giving = power_of_two(-apart)
-        # Rounded once, so that pairs inside the chunk cancel.
-        asked = (x * reading).to(pairs.dtype)
-        given = (k * giving).to(pairs.dtype)
-        read = product(pairs, given, PRECISION)
-        written = product(tl.trans(pairs), asked, PRECISION)
-        up += asked * read - given * written
-        read *= reading
-        written *= giving
-    return of_reader + read + no_gate * k, of_writer + written + no_gate * x, up
+        near = product(tl.trans(pairs), (q * power_of_two(apart)).to(pairs.dtype), PRECISION)
+        of_sums = (x * giving).to(pairs.dtype) * near
+        near *= giving
+    return near, of_sums

@@ -20,19 +20,17 @@ from .tiles import LOG2_E, load_tile, power_of_two, product, row_of, store_tile
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def solve_kernel(
-    q_ptr, k_ptr, a_ptr, b_ptr, g_ptr, totals_ptr, strong_ptr, scores_k_ptr, scores_b_ptr,
+    q_ptr, k_ptr, a_ptr, b_ptr, g_ptr, sums_ptr, strong_ptr, scores_k_ptr, scores_b_ptr,
     z_ptr, y_ptr, asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr,
     T, H, K, chunks,
     q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h,
-    C: tl.constexpr, BK: tl.constexpr, SAVE: tl.constexpr, EVEN_K: tl.constexpr,
-    PRECISION: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Y and, to SAVE, Z of each chunk, its scores e^(G_t - G_s) q_t . (b_s, k_s) and, in base 2,
-    G_end.
+    """Z and Y of each chunk, its scores e^(G_t - G_s) q_t . (b_s, k_s) and G, in base 2.
 
     Also what q asks of the state before the chunk, e^G q, what is read of it, W, what k and b give
     to the next, e^(G_end - G) k and b, and which channels decay too fast for the factors
-    2^(G_t - M) 2^(M - G_s), with M the middle's sum.
+    2^(G_t - M) 2^(M - G_s), with M the middle's sum rounded down as in gates.py.
     """
     pid = tl.program_id(0)
     chunk = pid % chunks
@@ -43,7 +41,7 @@ def solve_kernel(
     first = chunk.to(tl.int64) * C
     left = T - chunk * C
     dtype = z_ptr.dtype.element_ty
-    exact = totals_ptr.dtype.element_ty
+    exact = sums_ptr.dtype.element_ty
     rows = tl.arange(0, C)
     columns = tl.arange(0, BK)
     below = rows[:, None] > rows[None, :]
@@ -63,10 +61,10 @@ def solve_kernel(
         vq = load_tile(q_at + begin, rows, columns, q_t, left, k_left, EVEN_K).to(dtype)
         vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
         vb = load_tile(b_at + begin, rows, columns, b_t, left, k_left, EVEN_K).to(dtype)
-        g = gates_of(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
+        g = _gates(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
         summed = tl.cumsum(g, 0)
+        store_tile(sums_ptr + at * C * K + begin, summed, rows, columns, K, C, k_left, EVEN_K)
         total = tl.sum(tl.where(rows[:, None] == C - 1, summed, 0.0), 0)
-        tl.store(totals_ptr + at * K + begin + columns, total, mask=columns < k_left)
         asking = vq * power_of_two(summed.to(tl.float32))
         store_tile(asking_ptr + place, asking, rows, columns, H * K, left, k_left, EVEN_K)
         till_end = power_of_two((total[None, :] - summed).to(tl.float32))
@@ -74,47 +72,46 @@ def solve_kernel(
         store_tile(giving_b_ptr + place, vb * till_end, rows, columns, H * K, left, k_left, EVEN_K)
         is_strong = _is_strong(summed, rows, C)
         tl.store(strong_ptr + at * tl.cdiv(K, 64) + begin // 64, is_strong.to(tl.int32))
-        asked_k += _seen(vq, summed, vk, summed, is_strong, C, dtype, PRECISION)
-        asked_b += _seen(vq, summed, vb, summed, is_strong, C, dtype, PRECISION)
+        of_k, of_b = _seen(vq, summed, vk, vb, summed, is_strong, C, dtype, PRECISION)
+        asked_k += of_k
+        asked_b += of_b
     tl.store(scores_k_ptr + square, tl.where(reads, asked_k, 0.0).to(dtype))
     tl.store(scores_b_ptr + square, tl.where(reads, asked_b, 0.0).to(dtype))
 
-    # Passes of their own, since few tiles fit into the registers beside the inverse.
+    # A second pass over the channels, since four tiles of scores do not fit into the registers.
+    known = tl.zeros((C, C), dtype=tl.float32)
     system = tl.zeros((C, C), dtype=tl.float32)
     for begin in range(0, K, BK):
         k_left = K - begin
         va = load_tile(a_at + begin, rows, columns, a_t, left, k_left, EVEN_K).to(dtype)
+        vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
         vb = load_tile(b_at + begin, rows, columns, b_t, left, k_left, EVEN_K).to(dtype)
-        g = gates_of(g_ptr + token + begin, rows, columns, H * K, left, k_left, EVEN_K, exact)
+        g = _gates(g_ptr + token + begin, rows, columns, H * K, left, k_left, EVEN_K, exact)
         summed = tl.cumsum(g, 0)
         is_strong = _is_strong(summed, rows, C)
-        system += _seen(va, summed - g, vb, summed, is_strong, C, dtype, PRECISION)
+        of_k, of_b = _seen(va, summed - g, vk, vb, summed, is_strong, C, dtype, PRECISION)
+        known += of_k
+        system += of_b
+    known = tl.where(below, known, 0.0)
     system = tl.where(below, system, 0.0)
     ones = tl.full((C,), 1.0, dtype=tl.float32)
     z = -solved_for(dtype, -system, ones, C, PRECISION)
-    if SAVE:
-        tl.store(z_ptr + square, z.to(dtype))
+    tl.store(z_ptr + square, z.to(dtype))
+    y = known + product(z, known, PRECISION)
+    tl.store(y_ptr + square, y.to(dtype))
 
-    known = tl.zeros((C, C), dtype=tl.float32)
     for begin in range(0, K, BK):
         k_left = K - begin
         place = token + begin
         va = load_tile(a_at + begin, rows, columns, a_t, left, k_left, EVEN_K).to(dtype)
-        vk = load_tile(k_at + begin, rows, columns, k_t, left, k_left, EVEN_K).to(dtype)
-        g = gates_of(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
-        summed = tl.cumsum(g, 0)
-        is_strong = _is_strong(summed, rows, C)
-        known += _seen(va, summed - g, vk, summed, is_strong, C, dtype, PRECISION)
-        reading = va * power_of_two((summed - g).to(tl.float32))
+        g = _gates(g_ptr + place, rows, columns, H * K, left, k_left, EVEN_K, exact)
+        reading = va * power_of_two((tl.cumsum(g, 0) - g).to(tl.float32))
         reading += product(z, reading, PRECISION)
         store_tile(reading_ptr + place, reading, rows, columns, H * K, left, k_left, EVEN_K)
-    known = tl.where(below, known, 0.0)
-    y = known + product(z, known, PRECISION)
-    tl.store(y_ptr + square, y.to(dtype))
 
 
 @triton.jit
-def gates_of(
+def _gates(
     g_at, rows, columns, stride, left, k_left, EVEN_K: tl.constexpr, EXACT: tl.constexpr
 ):  # fmt: skip
     """Log decays in base 2."""
@@ -123,34 +120,35 @@ def gates_of(
 
 
 @triton.jit
-def middle_of(summed, rows, C: tl.constexpr):
-    """The sum at a chunk's middle, rounded down as in gates.py."""
-    return tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
-
-
-@triton.jit
 def _is_strong(summed, rows, C: tl.constexpr):
-    apart = (summed - middle_of(summed, rows, C)[None, :]).to(tl.float32)
+    middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
+    apart = (summed - middle[None, :]).to(tl.float32)
     return tl.max(tl.max(tl.abs(apart), 1), 0) > FARTHEST
 
 
 @triton.jit
 def _seen(
-    x, reach, k, summed, is_strong, C: tl.constexpr, OPERANDS: tl.constexpr,
+    x, reach, k, b, summed, is_strong, C: tl.constexpr, OPERANDS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """2^(reach_t - G_s) x_t . k_s, [C, C]; right where no exponent is above 0."""
+    """2^(reach_t - G_s) x_t . k_s and the same of b, [C, C]; right where no exponent is above 0."""
     rows = tl.arange(0, C)
-    seen = tl.zeros((C, C), dtype=tl.float32)
+    of_k = tl.zeros((C, C), dtype=tl.float32)
+    of_b = tl.zeros((C, C), dtype=tl.float32)
     if is_strong:
         for s in range(C):
             g_s = tl.sum(tl.where(rows[:, None] == s, summed, 0.0), 0)
             since = tl.minimum((reach - g_s[None, :]).to(tl.float32), 0.0)
-            weights = x * power_of_two(since) * row_of(k, rows, s)[None, :]
-            seen += tl.where(rows[None, :] == s, tl.sum(weights, 1)[:, None], 0.0)
+            weights = x * power_of_two(since)
+            column = rows[None, :] == s
+            from_k = tl.sum(weights * row_of(k, rows, s)[None, :], 1)
+            from_b = tl.sum(weights * row_of(b, rows, s)[None, :], 1)
+            of_k += tl.where(column, from_k[:, None], 0.0)
+            of_b += tl.where(column, from_b[:, None], 0.0)
     else:
-        middle = middle_of(summed, rows, C)
+        middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
         read = (x * power_of_two((reach - middle[None, :]).to(tl.float32))).to(OPERANDS)
-        given = (k * power_of_two((middle[None, :] - summed).to(tl.float32))).to(OPERANDS)
-        seen = product(read, tl.trans(given), PRECISION)
-    return seen
+        growth = power_of_two((middle[None, :] - summed).to(tl.float32))
+        of_k = product(read, tl.trans((k * growth).to(OPERANDS)), PRECISION)
+        of_b = product(read, tl.trans((b * growth).to(OPERANDS)), PRECISION)
+    return of_k, of_b

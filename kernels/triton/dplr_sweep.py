@@ -22,7 +22,7 @@ from .tiles import load_tile, not_hoisted, power_of_two, product, store_tile
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def forward_kernel(
-    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, v_ptr, totals_ptr, y_ptr, scores_k_ptr,
+    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, v_ptr, sums_ptr, y_ptr, scores_k_ptr,
     scores_b_ptr, start_ptr, o_ptr, final_ptr, c_ptr, states_ptr,
     scale, T, H, K, V, chunks, v_b, v_t, v_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_START: tl.constexpr,
@@ -44,7 +44,7 @@ def forward_kernel(
     v_at = v_ptr + b * v_b + h * v_h + i_v * BV
     columns_at = token * V + i_v * BV  # of [B, T, H, V]
     square = bh * chunks * C * C
-    totals_at = totals_ptr + bh * chunks * K
+    sums_at = sums_ptr + bh * chunks * C * K
     states_at = states_ptr + bh * chunks * K * V + i_v * BV
     left = T
 
@@ -76,7 +76,7 @@ def forward_kernel(
         scores_b = load_tile(scores_b_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         out += product(tl.where(reads, scores_b, 0.0), found, PRECISION)
         store_tile(o_ptr + columns_at, out * scale, rows, along_v, H * V, left, v_left, EVEN_V)
-        total = tl.load(totals_at + along_k, mask=along_k < K, other=0.0)
+        total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < K, other=0.0)
         state *= power_of_two(total.to(tl.float32))[:, None]
         vk = load_tile(giving_k_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         state += product(tl.trans(vk), vv, PRECISION)
@@ -86,7 +86,7 @@ def forward_kernel(
         columns_at += C * H * V
         v_at += C * v_t
         square += C * C
-        totals_at += K
+        sums_at += C * K
         states_at += K * V
         left -= C
     tl.store(final_ptr + state_place, state, mask=state_mask)
@@ -94,7 +94,7 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def backward_kernel(
-    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, totals_ptr, y_ptr, scores_k_ptr,
+    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, sums_ptr, y_ptr, scores_k_ptr,
     scores_b_ptr, do_ptr, dfinal_ptr, dv_ptr, dc_ptr, dstates_ptr, dstart_ptr,
     scale, T, H, K, V, chunks, do_b, do_t, do_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_FINAL: tl.constexpr,
@@ -117,7 +117,7 @@ def backward_kernel(
     do_at = do_ptr + b * do_b + h * do_h + first * do_t + i_v * BV
     columns_at = token * V + i_v * BV  # of [B, T, H, V]
     square = (bh * chunks * C + first) * C
-    totals_at = totals_ptr + (bh * chunks + chunks - 1) * K
+    sums_at = sums_ptr + (bh * chunks * C + first) * K
     dstates_at = dstates_ptr + (bh * chunks + chunks - 1) * K * V + i_v * BV
     left = T - (chunks - 1) * C
 
@@ -149,7 +149,7 @@ def backward_kernel(
         vy = load_tile(y_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         given += product(tl.trans(vy), found, PRECISION)
         store_tile(dv_ptr + columns_at, given, rows, along_v, H * V, left, v_left, EVEN_V)
-        total = tl.load(totals_at + along_k, mask=along_k < K, other=0.0)
+        total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < K, other=0.0)
         dstate *= power_of_two(total.to(tl.float32))[:, None]
         vq = load_tile(asking_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         dstate += product(tl.trans(vq), (vdo * scale).to(dtype), PRECISION)
@@ -159,7 +159,7 @@ def backward_kernel(
         columns_at -= C * H * V
         do_at -= C * do_t
         square -= C * C
-        totals_at -= K
+        sums_at -= C * K
         dstates_at -= K * V
         left += C
     if START:

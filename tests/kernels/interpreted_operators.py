@@ -39,11 +39,11 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     rule = [t.detach() for t in (q, k, v, beta, decay)]
     kept = [torch.zeros(1, 3, 2, 16), torch.zeros(1, 2, 1, 20, 16)]
     asks, keys, a, b, gates = (leaf(1, 3, 1, 4) for _ in range(5))
-    streams = (asks, keys, leaf(1, 3, 1, 5), a, b, gates)
-    made = dplr._forward_op(*streams, None, 1.0, True)
+    streams = (asks, keys, leaf(1, 3, 1, 5), a, b)
+    made = dplr._forward_op(*streams, gates, None, 1.0, True)
     o, _, *streams_kept = (t.detach() for t in made)
     return {
-        "two streams": (dplr._forward_op, (*streams, None, 1.0, True)),
+        "two streams": (dplr._forward_op, (*streams, gates, None, 1.0, True)),
         "two streams' gradient": (
             dplr._backward_op,
             (*(t.detach() for t in streams), streams_kept, o, None, 1.0, True, True),
