@@ -25,6 +25,14 @@ def load_siblings(beside: str, *names: str) -> list[Any]:
     return modules
 
 
+@pytest.fixture(autouse=True)
+def a_gpu_is_left_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests run side by side share its memory, and torch would keep what one has freed."""
+    yield
+    if request.node.get_closest_marker("gpu") and "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
+
+
 sys.modules["siblings"] = sys.modules[__name__]  # for the conftests of the folders below
 (_scripted,) = load_siblings(__file__, "scripted_llm")
 

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from .delta_pull import decays_since
-from .tiles import load_tile, passed_on, power_of_two, product, row_of, store_tile
+from .tiles import load_tile, power_of_two, product, row_of, store_tile
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -81,10 +81,7 @@ def pull_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE_GRAD: tl.constexpr,
     EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One after the other, pairs read twice, since few tiles fit into the registers together.
-
-    No product takes from another, an accumulator included: see passed_on.
-    """
+    """One after the other, pairs read twice, since few tiles fit into the registers together."""
     pid = tl.program_id(0)
     parts = tl.cdiv(K, BK)
     i_k = pid % parts
@@ -111,6 +108,7 @@ def pull_kernel(
     out_place = token * K + i_k * BK
     states_at = states_ptr + at * K * V + i_k.to(tl.int64) * BK * V
     dstates_at = dstates_ptr + at * K * V + i_k.to(tl.int64) * BK * V
+    below = rows[:, None] > rows[None, :]
     is_pair = rows[:, None] < C - 1  # in the rows of a
 
     vq = load_tile(q_at, rows, along_k, q_t, left, k_left, EVEN_K).to(dtype)
@@ -133,15 +131,11 @@ def pull_kernel(
         vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
         grad += product(vdo, tl.trans(vs), PRECISION)
     grad *= scale * power_of_two(summed.to(tl.float32))
-    up = vq * grad
-    pairs, own = _parted(pairs_qk_ptr + square, rows, C)
-    near, of_pairs = _of_reader(vq, vk, pairs, summed, apart, is_strong, C, PRECISION)
-    up += of_pairs
-    grad += near + own * vk
-    pairs, own = _parted(pairs_qb_ptr + square, rows, C)
-    near, of_pairs = _of_reader(vq, vb, pairs, summed, apart, is_strong, C, PRECISION)
-    up += of_pairs
-    grad += near + own * vb
+    qk, own_k = _parted(pairs_qk_ptr + square, rows, C)
+    qb, own_b = _parted(pairs_qb_ptr + square, rows, C)
+    near, up = _of_reader(vq, vk, vb, qk, qb, summed, apart, is_strong, C, PRECISION)
+    up += vq * grad
+    grad += near + own_k * vk + own_b * vb
     store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
     grad = tl.zeros((C, BK), dtype=tl.float32)  # of a
@@ -152,15 +146,11 @@ def pull_kernel(
         vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
         grad += product(vdr, tl.trans(vs), PRECISION)
     grad *= tl.where(is_pair, power_of_two(summed.to(tl.float32)), 1.0)
-    up += tl.where(is_pair, va * grad, 0.0)
-    pairs, own = _parted(pairs_ak_ptr + square, rows, C)
-    near, of_pairs = _of_reader(va, vk, pairs, summed, apart, is_strong, C, PRECISION)
-    up += of_pairs
-    grad += near + own * vk
-    pairs, own = _parted(pairs_ab_ptr + square, rows, C)
-    near, of_pairs = _of_reader(va, vb, pairs, summed, apart, is_strong, C, PRECISION)
-    up += of_pairs
-    grad += near + own * vb
+    ak, own_k = _parted(pairs_ak_ptr + square, rows, C)
+    ab, own_b = _parted(pairs_ab_ptr + square, rows, C)
+    near, of_pairs = _of_reader(va, vk, vb, ak, ab, summed, apart, is_strong, C, PRECISION)
+    up += of_pairs + tl.where(is_pair, va * grad, 0.0)
+    grad += near + own_k * vk + own_b * vb
     store_tile(da_ptr + out_place, grad, next_rows, along_k, H * K, left, k_left, EVEN_K)
 
     till_end = power_of_two((total[None, :] - summed).to(tl.float32))
@@ -176,14 +166,11 @@ def pull_kernel(
             passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
     grad *= till_end
     down = vk * grad
-    pairs, own = _parted(pairs_qk_ptr + square, rows, C)
-    near, of_pairs = _of_writer(vk, vq, pairs, summed, apart, is_strong, C, PRECISION)
+    qk, own_q = _parted(pairs_qk_ptr + square, rows, C)
+    ak, own_a = _parted(pairs_ak_ptr + square, rows, C)
+    near, of_pairs = _of_writer(vk, vq, va, qk, ak, summed, apart, is_strong, C, PRECISION)
     up -= of_pairs
-    grad += near + own * vq
-    pairs, own = _parted(pairs_ak_ptr + square, rows, C)
-    near, of_pairs = _of_writer(vk, va, pairs, summed, apart, is_strong, C, PRECISION)
-    up -= of_pairs
-    grad += near + own * va
+    grad += near + own_q * vq + own_a * va
     store_tile(dk_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
     grad = tl.zeros((C, BK), dtype=tl.float32)  # of b
@@ -195,19 +182,19 @@ def pull_kernel(
         grad += product(vc, tl.trans(vd), PRECISION)
     grad *= till_end
     down += vb * grad
-    pairs, own = _parted(pairs_qb_ptr + square, rows, C)
-    near, of_pairs = _of_writer(vb, vq, pairs, summed, apart, is_strong, C, PRECISION)
+    qb, own_q = _parted(pairs_qb_ptr + square, rows, C)
+    ab, own_a = _parted(pairs_ab_ptr + square, rows, C)
+    near, of_pairs = _of_writer(vb, vq, va, qb, ab, summed, apart, is_strong, C, PRECISION)
     up -= of_pairs
-    grad += near + own * vq
-    pairs, own = _parted(pairs_ab_ptr + square, rows, C)
-    near, of_pairs = _of_writer(vb, va, pairs, summed, apart, is_strong, C, PRECISION)
-    up -= of_pairs
-    grad += near + own * va
+    grad += near + own_q * vq + own_a * va
     store_tile(db_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
     if GATE_GRAD:
+        # The terms of `up` cancel in part.
+        SUMMING: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32x3"
         passing *= power_of_two(total.to(tl.float32))
-        dg = passed_on(up, down, rows) + passing[None, :]
+        dg = product(tl.where(below, 0.0, 1.0), up, SUMMING) + passing[None, :]
+        dg += product(tl.where(below, 1.0, 0.0), down, PRECISION)
         store_tile(dg_ptr + out_place, dg, rows, along_k, H * K, left, k_left, EVEN_K)
 
 
@@ -232,41 +219,47 @@ def _parted(pairs_at, rows, C: tl.constexpr):
 
 @triton.jit
 def _of_reader(
-    x, k, pairs, summed, apart, is_strong, C: tl.constexpr, PRECISION: tl.constexpr
+    x, k, b, pairs_k, pairs_b, summed, apart, is_strong, C: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
-    """What earlier writers k give to the gradient of x, and of the gates' sums where x stands."""
+    """What earlier writers give to the gradient of x, and of the gates' sums where x stands."""
     rows = tl.arange(0, C)
     near = tl.zeros(x.shape, dtype=tl.float32)
     of_sums = tl.zeros(x.shape, dtype=tl.float32)
     if is_strong:
         for s in range(C):
-            near += decays_since(summed, rows, s, pairs) * row_of(k, rows, s)[None, :]
+            near += decays_since(summed, rows, s, pairs_k) * row_of(k, rows, s)[None, :]
+            near += decays_since(summed, rows, s, pairs_b) * row_of(b, rows, s)[None, :]
         of_sums = x * near
     else:
         reading = power_of_two(apart)
+        giving = power_of_two(-apart)
         # Rounded as in `_of_writer`, so that pairs inside the chunk cancel.
-        near = product(pairs, (k * power_of_two(-apart)).to(pairs.dtype), PRECISION)
-        of_sums = (x * reading).to(pairs.dtype) * near
+        near = product(pairs_k, (k * giving).to(pairs_k.dtype), PRECISION)
+        near += product(pairs_b, (b * giving).to(pairs_b.dtype), PRECISION)
+        of_sums = (x * reading).to(pairs_k.dtype) * near
         near *= reading
     return near, of_sums
 
 
 @triton.jit
 def _of_writer(
-    x, q, pairs, summed, apart, is_strong, C: tl.constexpr, PRECISION: tl.constexpr
+    x, q, a, pairs_q, pairs_a, summed, apart, is_strong, C: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
-    """What later readers q give to the gradient of x, and take from that of the gates' sums."""
+    """What later readers give to the gradient of x, and take from that of the gates' sums."""
     rows = tl.arange(0, C)
     near = tl.zeros(x.shape, dtype=tl.float32)
     of_sums = tl.zeros(x.shape, dtype=tl.float32)
     if is_strong:
         for s in range(C):
-            weights = decays_since(summed, rows, s, pairs) * q
+            weights = decays_since(summed, rows, s, pairs_q) * q
+            weights += decays_since(summed, rows, s, pairs_a) * a
             near = tl.where(rows[:, None] == s, tl.sum(weights, 0)[None, :], near)
         of_sums = x * near
     else:
+        reading = power_of_two(apart)
         giving = power_of_two(-apart)
-        near = product(tl.trans(pairs), (q * power_of_two(apart)).to(pairs.dtype), PRECISION)
-        of_sums = (x * giving).to(pairs.dtype) * near
+        near = product(tl.trans(pairs_q), (q * reading).to(pairs_q.dtype), PRECISION)
+        near += product(tl.trans(pairs_a), (a * reading).to(pairs_a.dtype), PRECISION)
+        of_sums = (x * giving).to(pairs_q.dtype) * near
         near *= giving
     return near, of_sums

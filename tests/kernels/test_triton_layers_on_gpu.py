@@ -327,7 +327,8 @@ def between_projections(x: Tensor, rates: Tensor, form: Any) -> Tensor:
     """Most of what mixers do to a sequence beside a recurrence and a convolution."""
     (first, second), _ = token_shift(x, rates[:2], form=form)
     q, k = (t.unflatten(-1, (4, 32)) for t in (first, second))
-    q, k = rotary(q, torch.tensor(3, device=x.device), form=form), l2_norm(k, form=form)
+    offset = torch.full((), 3, device=x.device)  # `tensor` would copy it there, which no graph can
+    q, k = rotary(q, offset, form=form), l2_norm(k, form=form)
     k = scaled_heads(k[:, :, :1], k[..., 0].float(), form=form)
     o, per_channel = add_bonus(q, q, k, q, rates[2].view(4, 32), form=form), rates[3].view(4, 32)
     return gated_product(o, k, skip=q, skip_rate=per_channel, form=form)
