@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import causal_attention, swiglu
-from .layers import RMSNorm, merge_heads, rotary, split_heads
+from ..kernels import causal_attention, rotary, swiglu
+from .layers import RMSNorm, merge_heads, split_heads
 
 State = dict[str, Tensor]
 

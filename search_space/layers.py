@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import activation, add_rms_norm, l2_norm, rms_norm, rotary, short_convolution
+from ..kernels import activation, add_rms_norm, rms_norm, short_convolution
 
 __all__ = [
     "GatedRMSNorm",
@@ -20,10 +20,8 @@ __all__ = [
     "RMSNorm",
     "ShortConvolution",
     "elu_plus_one",
-    "l2_normalise",
     "merge_heads",
     "relu",
-    "rotary",
     "softmax_feature",
     "split_heads",
     "squared_relu",
@@ -89,7 +87,7 @@ class ShortConvolution(nn.Module):
 
     Its state is the last width - 1 inputs, [B, width - 1, dim]. Pack all channels that want one
     (q, k and v, say) into one call: it costs hardly more than a third of it. The first `normalise`
-    channels come out as `l2_normalise` leaves heads of `head_dim` (q's and k's), which is cheaper
+    channels come out as `l2_norm` leaves heads of `head_dim` (q's and k's), which is cheaper
     here than on its own.
     """
 
@@ -133,11 +131,6 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """[B, T, H, K] to [B, T, H*K]."""
     return x.flatten(-2)
-
-
-def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / |x| over the last axis, computed in at least float32; a zero vector stays zero."""
-    return l2_norm(x, eps=eps)
 
 
 def elu_plus_one(x: Tensor) -> Tensor:

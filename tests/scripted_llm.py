@@ -98,7 +98,7 @@ def stalled(seconds: float) -> Scripted:
 
 def mixer_source(variant: int = 0) -> str:
     """A sound mixer under the contract; other variants have other normalised sources."""
-    feature = ("l2_normalise", "elu_plus_one", "softmax_feature", "squared_relu")[variant % 4]
+    feature = ("elu_plus_one", "softmax_feature", "squared_relu", "relu")[variant % 4]
     return f'''\
 """Linear attention whose heads forget at rates that start far apart and are learned."""
 

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels import short_convolution
-from ..layers import GatedRMSNorm, RMSNorm, l2_normalise
+from ...kernels import l2_norm, short_convolution
+from ..layers import GatedRMSNorm, RMSNorm
 
 FusedRMSNormGated = GatedRMSNorm  # rms_norm(x) * silu(gate)
-l2norm = l2_normalise
 __all__ = [
     "Cache",
     "FusedRMSNormGated",
@@ -27,6 +26,10 @@ __all__ = [
     "l2norm",
     "pad_input",
 ]
+
+
+def l2norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    return l2_norm(x, eps=eps)
 
 
 class Cache:

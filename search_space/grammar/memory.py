@@ -30,7 +30,7 @@ def memory(genome: Genome) -> Part:
 def _arguments(genome: Genome) -> Iterator[str]:
     yield from ("q", "k")
     # Oja's erase is a contraction only for |v| <= 1
-    yield "l2_normalise(v)" if genome.update == "oja" else "v"
+    yield "l2_norm(v)" if genome.update == "oja" else "v"
     if genome.update != "additive":
         yield "beta"
     if genome.decay != "none":

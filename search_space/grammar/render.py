@@ -20,16 +20,16 @@ _KERNELS = (
     "chunk_delta",
     "chunk_oja",
     "gated_product",
+    "l2_norm",
+    "rotary",
 )
 _LAYERS = (
     "GatedRMSNorm",
     "RMSNorm",
     "ShortConvolution",
     "elu_plus_one",
-    "l2_normalise",
     "merge_heads",
     "relu",
-    "rotary",
     "softmax_feature",
     "split_heads",
     "squared_relu",

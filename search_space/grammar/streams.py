@@ -56,7 +56,7 @@ def features(genome: Genome) -> Part:
     for name in names:
         expression = _MAPS.get(genome.feature_map, "{}").format(name)
         if genome.qk_norm == "l2":
-            expression = f"l2_normalise({expression})"
+            expression = f"l2_norm({expression})"
         elif genome.qk_norm == "rms":
             expression = f"self.{norms[name]}({expression})"
         expressions.append(expression)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import chunk_decay
-from linearch.search_space.layers import GatedRMSNorm, merge_heads, rotary, split_heads
+from linearch.kernels import chunk_decay, rotary
+from linearch.search_space.layers import GatedRMSNorm, merge_heads, split_heads
 
 
 class Mixer(nn.Module):

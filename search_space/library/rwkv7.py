@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import activation, add_bonus, chunk_dplr, token_shift
-from linearch.search_space.layers import RMSNorm, l2_normalise, merge_heads, split_heads
+from linearch.kernels import activation, add_bonus, chunk_dplr, l2_norm, token_shift
+from linearch.search_space.layers import RMSNorm, merge_heads, split_heads
 
 RANK = 16
 
@@ -51,7 +51,7 @@ class Mixer(nn.Module):
             self.decay(seen[3]), "sigmoid", rate=-math.exp(-0.5), out_dtype=torch.float32
         )
         rate, gate = activation(self.rate(seen[4]), "sigmoid"), self.gate(seen[5])
-        erase_key = l2_normalise(split_heads(k * self.erase_scale.to(k.dtype), self.n_heads))
+        erase_key = l2_norm(split_heads(k * self.erase_scale.to(k.dtype), self.n_heads))
         k = torch.lerp(k, k * rate, self.write_share.to(k.dtype))
         r, k, v, rate, log_decay = (
             split_heads(t, self.n_heads) for t in (r, k, v, rate, log_decay)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from linearch.kernels import causal_attention
-from linearch.search_space.layers import merge_heads, rotary, split_heads
+from linearch.kernels import causal_attention, rotary
+from linearch.search_space.layers import merge_heads, split_heads
 
 
 class Mixer(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from linearch.kernels import l2_norm, rotary
 from linearch.search_space import layers
 
 
@@ -16,16 +17,16 @@ def test_heads_split_and_merge_back() -> None:
     assert torch.equal(layers.merge_heads(heads), x)
 
 
-def test_l2_normalise_gives_unit_length_in_the_dtype_of_its_input() -> None:
+def test_l2_norm_gives_unit_length_in_the_dtype_of_its_input() -> None:
     x = torch.randn(2, 3, 4, 5, dtype=torch.bfloat16)
-    y = layers.l2_normalise(x)
+    y = l2_norm(x)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float().norm(dim=-1), torch.ones(2, 3, 4), rtol=0.02, atol=0)
 
 
-def test_l2_normalise_has_finite_gradients_at_zero() -> None:
+def test_l2_norm_has_finite_gradients_at_zero() -> None:
     x = torch.zeros(1, 1, 1, 4, requires_grad=True)
-    layers.l2_normalise(x).sum().backward()
+    l2_norm(x).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
 
@@ -42,22 +43,20 @@ def test_rotated_scores_depend_on_distance_alone() -> None:
 
     def scores(start: int) -> torch.Tensor:
         position = torch.tensor(start)
-        return torch.einsum(
-            "bihk,bjhk->bhij", layers.rotary(q, position), layers.rotary(k, position)
-        )
+        return torch.einsum("bihk,bjhk->bhij", rotary(q, position), rotary(k, position))
 
     torch.testing.assert_close(scores(0), scores(1_000), rtol=1e-3, atol=1e-3)
 
 
 def test_rotary_continues_where_its_position_says() -> None:
     x = torch.randn(1, 6, 2, 8)
-    whole = layers.rotary(x, torch.tensor(0))
-    torch.testing.assert_close(layers.rotary(x[:, 4:], torch.tensor(4)), whole[:, 4:])
+    whole = rotary(x, torch.tensor(0))
+    torch.testing.assert_close(rotary(x[:, 4:], torch.tensor(4)), whole[:, 4:])
 
 
 def test_rotary_refuses_an_odd_head_width() -> None:
     with pytest.raises(ValueError, match="even head width"):
-        layers.rotary(torch.randn(1, 2, 1, 5), torch.tensor(0))
+        rotary(torch.randn(1, 2, 1, 5), torch.tensor(0))
 
 
 def test_the_short_convolution_streams() -> None:
@@ -71,13 +70,13 @@ def test_the_short_convolution_streams() -> None:
     torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
 
 
-def test_the_short_convolution_normalises_heads_as_l2_normalise_does() -> None:
+def test_the_short_convolution_normalises_heads_as_l2_norm_does() -> None:
     convolution = layers.ShortConvolution(12, normalise=8, head_dim=4)
     plain = layers.ShortConvolution(12)
     plain.load_state_dict(convolution.state_dict())
     x = torch.randn(2, 7, 12)
     (y, _), (wanted, _) = convolution(x), plain(x)
-    heads = layers.l2_normalise(layers.split_heads(wanted[..., :8], 2))
+    heads = l2_norm(layers.split_heads(wanted[..., :8], 2))
     assert torch.equal(y[..., :8], layers.merge_heads(heads))
     assert torch.equal(y[..., 8:], wanted[..., 8:])
 

@@ -11,8 +11,7 @@ from honest_mixer import Honest
 from torch import nn
 
 from linearch.evaluator.gates import DEVICE_GATES, GATES, run_gates
-from linearch.kernels import causal_attention, chunk_delta, scan
-from linearch.search_space.layers import l2_normalise, rotary
+from linearch.kernels import causal_attention, chunk_delta, l2_norm, rotary, scan
 
 
 class SlidingWindow(Honest):
@@ -111,7 +110,7 @@ class NegativeEigenvalues(Honest):
         q, k, v = self.qkv(x)[:, :, None].chunk(3, dim=-1)
         past = None if state is None else state["memory"]
         beta = 2 * self.step(x).sigmoid()
-        o, memory = chunk_delta(l2_normalise(q), l2_normalise(k), v, beta, initial_state=past)
+        o, memory = chunk_delta(l2_norm(q), l2_norm(k), v, beta, initial_state=past)
         return self.out(o[:, :, 0]), {"memory": memory}
 
 
