@@ -21,9 +21,9 @@ from .lengths import Batch, batches_of_similar_length
 MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 # What a call costs however few its tokens are, as so many numbers in its inputs. On a CPU forward
-# and backward take 1.2 ms for two tokens, as for 150 more of 200 numbers each; on others 0.2 ms is
-# assumed, in which an H200 takes some 5,000 tokens of 16 heads of 128.
-_CALL_NUMBERS_ON_CPU, _CALL_NUMBERS = 2**15, 2**25
+# and backward take 1.2 ms for two tokens, as for 150 more of 200 numbers each; on an H100's host
+# launches and copies took about 1 ms, in which the GPU takes some 25,000 tokens of 16 heads of 128.
+_CALL_NUMBERS_ON_CPU, _CALL_NUMBERS = 2**15, 2**27
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
