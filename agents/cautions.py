@@ -12,17 +12,17 @@ from .shard import shard_lines
 def cautions(store: Store, run_id: str) -> tuple[str, ...]:
     """None of them where nothing is to be said."""
     return (
-        *_rejected_baselines(store, run_id),
+        *_missing_baselines(store, run_id),
         *_edge_lines(store, run_id),
         *shard_lines(store, store.run(run_id)),
     )
 
 
-def _rejected_baselines(store: Store, run_id: str) -> Iterator[str]:
+def _missing_baselines(store: Store, run_id: str) -> Iterator[str]:
     """Their rows have no score, and without a word nobody would miss them."""
     for row in store.queries.leaderboard(run_id):
-        if row.is_baseline and row.state == "rejected":
-            yield f"The baseline {row.name} has no score here: {row.reason}"
+        if row.is_baseline and row.state in ("rejected", "failed", "quarantined"):
+            yield f"The baseline {row.name} has no score here: {row.reason or row.state}"
 
 
 def _edge_lines(store: Store, run_id: str) -> Iterator[str]:

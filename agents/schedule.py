@@ -23,7 +23,7 @@ from .rates import is_grid_complete, rates_of
 _Climbers = dict[tuple[str, int], TrialPurpose]  # by candidate and the rung it may climb to
 
 _BASELINE, _LEADER, _CANDIDATE, _CLOSING, _PROBE = map(float, range(5))  # what runs first
-JUDGEMENT_PRIORITY = (_CANDIDATE, -1.0)  # a candidate's gates: before any training but a leader's
+JUDGEMENT_PRIORITY = (_CANDIDATE, -1.0)  # a candidate's gates: before its like's trainings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

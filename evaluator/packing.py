@@ -2,17 +2,17 @@
 
 A job waits until its share fits beside what runs on some GPU; an empty one takes any. The share of
 a mixer's work (its gates, its training on the corpus or on a task) is the most that was measured of
-just that, else the most of any mixer's in the same work so far that never ran out of its share, and
-with a margin; before the first measurement it is the GPU divided by `workers.trials_at_once`, which
-is also the most jobs at a time and the least that each may take. What runs out of GPU memory with
-less than a whole GPU is tried again with one alone.
+just that, with a margin; before the first measurement the GPU divided by `workers.trials_at_once`,
+which is also the most jobs at a time, and what each may take by right: no margin goes beyond it.
+What runs out of GPU memory with less than a whole GPU is tried again with one alone, and then has
+what was measured there. Small shares are forecasts: where one is wrong a neighbour may run out.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -52,7 +52,8 @@ class Packing(Generic[_Job]):
         self._guess = 0.0 if at_once is None else 1.0 / at_once
         self._measured: dict[Work, float] = {}
         self._hungry: set[Work] = set()  # what once ran out of its share
-        self._waiting: deque[tuple[_Job, Work]] = deque()
+        # With the share that it must have, None where it is the forecast's.
+        self._waiting: deque[tuple[_Job, Work, float | None]] = deque()
         self._seats: dict[Work, list[Seat[_Job]]] = {}
 
     @property
@@ -60,14 +61,15 @@ class Packing(Generic[_Job]):
         return bool(self._waiting)
 
     def ask(self, job: _Job, work: Work) -> None:
-        self._waiting.append((job, work))
+        self._waiting.append((job, work, None))
 
     def start_next(self, idle: Sequence[str]) -> Seat[_Job] | None:
-        """The job that has waited longest, where it fits on a GPU with an `idle` worker."""
+        """The job that has waited longest, where it fits on a GPU with an `idle` worker. Others
+        wait behind it, on other GPUs too, or a large one would never find an empty one."""
         if not self._waiting:
             return None
-        job, work = self._waiting[0]
-        share = self.share_of(work)
+        job, work, share = self._waiting[0]
+        share = self.share_of(work) if share is None else share
         for gpu in sorted(dict.fromkeys(idle), key=self._taken):
             if fits(share, self._taken(gpu)):
                 self._waiting.popleft()
@@ -82,8 +84,8 @@ class Packing(Generic[_Job]):
         if ran_out_of_gpu_memory(value):
             self._hungry.add(work)
             self._measured.pop(work, None)
-            if seat.share < 1.0:
-                self._waiting.appendleft((seat.job, work))
+            if max(seat.share, self._guess) < 1.0:
+                self._waiting.appendleft((seat.job, work, 1.0))
                 return False
         elif value is not None and value.gpu_share is not None:
             # Its own word may be all there is, and it cannot have had more than it was let have.
@@ -93,18 +95,9 @@ class Packing(Generic[_Job]):
 
     def share_of(self, work: Work) -> float:
         known = self._measured.get(work)
-        if known is None and work in self._hungry:
-            return 1.0
         if known is None:
-            known = max(self._usual(work.what), default=None)
-        return self._guess if known is None else min(1.0, _MARGIN * known)
-
-    def _usual(self, what: str) -> Iterator[float]:
-        """What was measured of all mixers but those that needed a GPU alone once: for one of these
-        every new mixer would have to wait."""
-        for work, share in self._measured.items():
-            if work.what == what and work not in self._hungry:
-                yield share
+            return 1.0 if work in self._hungry else self._guess
+        return min(_MARGIN * known, self._guess if known <= self._guess else 1.0)
 
     def _taken(self, gpu: str) -> float:
         return sum(

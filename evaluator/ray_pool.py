@@ -22,6 +22,7 @@ from .packing import Packing, Seat, Work
 from .results import Judgement, TrialResult, TrialSpec
 
 _SECRET = re.compile(r"^(?!RAY_).*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)|^LINEARCH_STORE$", re.I)
+_PLACED_S = 60.0  # for a worker to say where it is
 _MESSAGE = 400  # characters of Ray's own explanations, which run to pages
 
 
@@ -152,11 +153,12 @@ class RayPool:
         return actor.remote(self._config.model_dump(), self._device, str(self._folder), self._mps)
 
     def _gpu_of(self, worker: Any) -> str:
-        """The name of the worker's GPU among several; one needs none. Waits for the worker."""
+        """The name of the worker's GPU among several; one needs none. Waits for the worker, but not
+        for a node of a cluster that is gone."""
         if self._device != "cuda" or self.slots == self._config.workers.trials_at_once:
             return ""
         try:
-            return str(self._ray.get(worker.gpu.remote()))
+            return str(self._ray.get(worker.gpu.remote(), timeout=_PLACED_S))
         except self._ray.exceptions.RayError:  # its first job says the same, and is booked
             return ""
 

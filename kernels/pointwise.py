@@ -96,4 +96,6 @@ def along(check: Arguments, name: str, parameter: Tensor | None, x: Tensor) -> T
     if not fits:
         had, wanted = list(parameter.shape), list(x.shape)
         raise check.error(f"{name} has shape {had}; wanted x's last axes, of {wanted}, or ones")
-    return parameter.to(working_dtype(parameter)).expand(last)
+    while parameter.dim() > 1 and parameter.shape[0] == 1:  # or all of x would be one row
+        parameter = parameter[0]
+    return parameter.to(working_dtype(parameter)).expand(x.shape[x.dim() - parameter.dim() :])

@@ -20,7 +20,7 @@ class Share:
     bf16: float
 
 
-# Two calls of one shape run the same arithmetic in the same order, so rows or tokens that do not
+# Two calls of one shape run the same arithmetic in the same order, so rows that do not
 # depend on what was changed come out equal to the bit, or (a long convolution through an FFT, a
 # chunk's decays split at its middle) within 2e-6. A tenth of the setting is above that and far
 # below any leak worth having; the runner asks again where one token is beyond. In bfloat16 one such

@@ -50,7 +50,7 @@ def gpu_share(
     if not total_bytes:
         return None
     if not seen_bytes and claimed_bytes:
-        seen_bytes = int(claimed_bytes) + CUDA_CONTEXT_BYTES
+        seen_bytes = int(min(claimed_bytes, total_bytes)) + CUDA_CONTEXT_BYTES
     return min(1.0, seen_bytes / total_bytes) if seen_bytes else None
 
 

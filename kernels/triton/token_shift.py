@@ -110,9 +110,8 @@ def token_shift_kernel(
     x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
     change = _before(x_ptr, start_ptr, row, column, mask, length, width, HAS_START) - x
     for i in tl.static_range(N):
-        share = _share(
-            shares_ptr + i * width, offsets_ptr, i * rows, row, column, mask, width, HAS_OFFSETS
-        )
+        of_blend, earlier_rows = shares_ptr + i * width, i * rows.to(tl.int64)
+        share = _share(of_blend, offsets_ptr, earlier_rows, row, column, mask, width, HAS_OFFSETS)
         tl.store(blend_ptrs[i] + at, x + change * share, mask=mask)
 
 

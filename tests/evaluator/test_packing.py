@@ -78,16 +78,12 @@ def test_the_largest_that_was_measured_counts() -> None:
     assert gpus.packing.share_of(SMALL) == pytest.approx(0.44)
 
 
-def test_a_new_mixer_is_expected_to_take_what_the_largest_did_in_the_same_work() -> None:
+def test_a_new_mixer_takes_the_first_guess_whatever_was_measured_of_others() -> None:
     gpus = Gpus(8, "a")
     gpus.measure(SMALL, 0.05)
-    gpus.ask(LARGE)
-    gpus.ask(LARGE)
-    gpus.end(1, took(0.05))
-    gpus.end(2, took(0.055))
-    assert gpus.packing.share_of(NEW) == pytest.approx(0.0605)
+    gpus.measure(LARGE, 0.9)  # new ones do not wait for room because it needed a GPU alone
     assert gpus.packing.share_of(SMALL) == pytest.approx(0.055)
-    assert gpus.packing.share_of(GATES) == 1 / 8  # of which none was measured
+    assert gpus.packing.share_of(NEW) == gpus.packing.share_of(GATES) == 1 / 8
 
 
 def test_small_jobs_fill_what_a_large_one_leaves() -> None:
@@ -115,19 +111,11 @@ def test_what_runs_out_of_memory_in_company_is_tried_again_alone_and_then_packed
     assert gpus.seats[3].share == pytest.approx(0.55)
 
 
-def test_new_mixers_do_not_wait_for_room_because_one_needed_a_gpu_alone() -> None:
-    gpus = Gpus(8, "a")
-    gpus.measure(LARGE, 0.9)
-    assert gpus.packing.share_of(NEW) == 1 / 8
-    gpus.measure(SMALL, 0.1)
-    assert gpus.packing.share_of(NEW) == pytest.approx(0.11)
-
-
 def test_more_than_a_job_was_let_have_is_not_believed() -> None:
     gpus = Gpus(4, "a")
     gpus.ask(SMALL)
     gpus.end(0, took(1.0))
-    assert gpus.packing.share_of(SMALL) == pytest.approx(0.275)
+    assert gpus.packing.share_of(SMALL) == 1 / 4
 
 
 def test_what_runs_out_of_memory_alone_is_told() -> None:
@@ -140,8 +128,26 @@ def test_what_runs_out_of_memory_alone_is_told() -> None:
 
 def test_where_one_runs_at_a_time_nothing_is_tried_again() -> None:
     gpus = Gpus(1, "a")
+    gpus.measure(LARGE, 0.3)
     gpus.ask(LARGE)
-    assert gpus.end(0, OOM)
+    assert gpus.end(1, OOM)
+
+
+def test_a_margin_does_not_part_those_that_the_profile_runs_side_by_side() -> None:
+    gpus = Gpus(2, "a")
+    gpus.measure(LARGE, 0.48)
+    gpus.ask(LARGE, LARGE)
+    assert sorted(gpus.seats) == [1, 2]
+
+
+def test_what_is_tried_again_has_a_gpu_alone_whatever_was_measured_meanwhile() -> None:
+    gpus = Gpus(8, "a")
+    gpus.ask(LARGE, LARGE, SMALL)
+    assert not gpus.end(0, OOM)
+    gpus.end(1, took(0.12))
+    assert sorted(gpus.seats) == [2]
+    gpus.end(2, took(0.1))
+    assert gpus.seats[0].share == 1.0
 
 
 def test_jobs_go_to_the_gpu_with_the_most_room() -> None:

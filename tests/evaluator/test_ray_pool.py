@@ -61,7 +61,8 @@ class Ray:
     def wait(self, references: list[int], **_: Any) -> tuple[list[int], list[int]]:
         return references[:1], references[1:]
 
-    def get(self, reference: int) -> Any:
+    def get(self, reference: int, timeout: float | None = None) -> Any:
+        del timeout
         value = self._values.pop(reference)
         if isinstance(value, Exception):
             raise value

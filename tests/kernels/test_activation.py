@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linearch.kernels import activation
-from linearch.kernels.pointwise import Function
+from linearch.kernels.checks import Arguments
+from linearch.kernels.pointwise import Function, along
 
 FLOAT64 = torch.float64
 TORCHS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,6 +33,13 @@ def test_the_formulas_are_torchs_functions_after_the_bias_times_the_rate(functio
     x, (bias, rate) = torch.randn(2, 3, 8, dtype=FLOAT64), torch.randn(2, 8, dtype=FLOAT64)
     got = activation(x, function, bias=bias, rate=rate, form="naive")
     torch.testing.assert_close(got, rate * TORCHS[function](x + bias))
+
+
+def test_leading_axes_of_one_are_none_so_that_no_row_is_all_of_x() -> None:
+    rate, x = torch.randn(1, 1, 3, 1), torch.randn(2, 5, 3, 4)
+    broadcast = along(Arguments("activation"), "rate", rate, x)
+    assert broadcast is not None
+    assert torch.equal(broadcast, rate[0, 0].expand(3, 4))
 
 
 def test_a_floor_is_what_a_gate_cannot_fall_below() -> None:
