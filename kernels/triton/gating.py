@@ -151,14 +151,21 @@ def product_pull_kernel(
     grad = tl.load(grad_ptr + row * grad_r + column, mask=mask, other=0.0).to(tl.float32)
     x = tl.load(x_ptr + row * x_r + column, mask=mask, other=0.0).to(tl.float32)
     gate = tl.load(gate_ptr + row * gate_r + column, mask=mask, other=0.0).to(tl.float32)
+    opened, slope = gate_and_slope(gate, SILU)
+    tl.store(dx_ptr + row * dx_r + column, grad * opened, mask=mask)
+    tl.store(dgate_ptr + row * dgate_r + column, grad * x * slope, mask=mask)
+
+
+@triton.jit
+def gate_and_slope(gate, SILU: tl.constexpr):
+    """silu(gate) or sigmoid(gate), and its derivative."""
     opened = tl.sigmoid(gate)
     if SILU:
         slope = opened * (1.0 + gate * (1.0 - opened))
         opened *= gate
     else:
         slope = opened * (1.0 - opened)
-    tl.store(dx_ptr + row * dx_r + column, grad * opened, mask=mask)
-    tl.store(dgate_ptr + row * dgate_r + column, grad * x * slope, mask=mask)
+    return opened, slope
 
 
 def _grid(x: Tensor) -> tuple[int, int]:

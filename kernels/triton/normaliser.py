@@ -9,10 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..normaliser import SMALLEST_NORMALISER
 from .norm import adjacent
 
 _TILE = 2048  # elements
-_SMALLEST = tl.constexpr(1e-6)
+_SMALLEST = tl.constexpr(SMALLEST_NORMALISER)
 
 
 def divided_fused(

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .gating import gate_and_slope
 from .norm import adjacent
 
 _BLOCK_ROWS, _BLOCK_WIDTH = 8, 256  # one tile for all widths
@@ -122,12 +123,7 @@ def skip_product_pull_kernel(
         x = tl.load(x_ptr + row * x_r + column, mask=mask, other=0.0).to(tl.float32)
         gate = tl.load(gate_ptr + row * gate_r + column, mask=mask, other=0.0).to(tl.float32)
         skip = tl.load(skip_ptr + row * skip_r + column, mask=mask, other=0.0).to(tl.float32)
-        opened = tl.sigmoid(gate)
-        if SILU:
-            slope = opened * (1.0 + gate * (1.0 - opened))
-            opened *= gate
-        else:
-            slope = opened * (1.0 - opened)
+        opened, slope = gate_and_slope(gate, SILU)
         to = row * width + column
         tl.store(dgate_ptr + to, grad * (x + rate * skip) * slope, mask=mask)
         grad *= opened
