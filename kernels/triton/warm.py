@@ -166,14 +166,23 @@ class _Target:
         return 0
 
 
+# Tools that torch.compile names in its process's environment, for all that begins there later.
+# With others a kernel has another key, and no process with a clean environment would find it.
+_NAMED_TOOLS = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_LIBDEVICE_PATH")
+
 _seen: dict[str, Any] = {}  # compiled kernels of this process by hash
 _wanted: Callable[[Any, dict[str, Any]], bool] | None = None  # by kernel and options; None: all
 
 
 def compile_instead_of_launching(arch: int, folder: Path | None = None) -> None:
-    """From now on in this process, which has no GPU for Triton any more."""
+    """From now on in this process, which has no GPU for Triton any more.
+
+    folder: for processes whose environment is made anew, and so with Triton's own tools.
+    """
     if folder is not None:
         os.environ["TRITON_CACHE_DIR"] = str(folder)
+        for tool in _NAMED_TOOLS:
+            os.environ.pop(tool, None)
     torch.set_num_threads(1)
     triton.runtime.driver.set_active(_Target(arch))
 

@@ -139,6 +139,26 @@ def test_what_was_compiled_is_found_by_a_process_that_writes_elsewhere(
     assert list((tmp_path / "other").rglob("*.cubin"))
 
 
+@pytest.mark.slow
+def test_tools_that_torch_compile_names_in_this_process_change_no_shared_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triton.knobs import nvidia
+
+    other = tmp_path / "ptxas"
+    other.write_text(
+        f'#!/bin/sh\n"{nvidia.ptxas.path}" "$@" && if [ "$1" = --version ]; then echo other; fi\n'
+    )
+    other.chmod(0o755)
+    monkeypatch.setenv("TRITON_PTXAS_PATH", str(other))
+    fill(tmp_path / "kernels", smallest_case(), capability=80)
+    monkeypatch.delenv("TRITON_PTXAS_PATH")
+    for name, value in reading_from(tmp_path / "kernels").items():
+        monkeypatch.setenv(name, value)
+    fill(tmp_path / "own", smallest_case(), capability=80)
+    assert not list((tmp_path / "own").rglob("*.cubin"))
+
+
 def test_a_child_reads_the_shared_kernels_and_cannot_change_them(
     tmp_path: Path, hostile_source: MakeSource, limits: Limits
 ) -> None:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from linearch.config import DataConfig
@@ -15,6 +14,7 @@ from linearch.errors import ConfigError, PreflightError
 from linearch.evaluator.corpus import load_corpus
 from linearch.evaluator.data.hugging_face import take
 
+datasets = pytest.importorskip("datasets")  # of the extra `data`
 _load_dataset = datasets.load_dataset
 
 
