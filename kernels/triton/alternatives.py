@@ -17,7 +17,14 @@ from .config_table import GATES, Config, Launch
 KERNELS = {
     "decay": ("decay pull", "decay sweep", "decay sweep reversed"),
     "delta": ("delta pull", "delta backward", "delta forward", "delta solve", "delta pairs"),
-    "dplr": ("dplr pull", "dplr backward", "dplr forward", "dplr solve", "dplr pairs"),
+    "dplr": (
+        "dplr writers",
+        "dplr readers",
+        "dplr backward",
+        "dplr forward",
+        "dplr solve",
+        "dplr pairs",
+    ),
 }
 # chunk_dplr's kernels know a channel's gate alone.
 PROBLEMS = tuple(
@@ -28,7 +35,7 @@ PROBLEMS = tuple(
 # These are judged by the forward pass.
 FORWARD = ("decay sweep", "delta forward", "delta solve", "dplr forward", "dplr solve")
 _HOLD_STATE = ("delta forward", "delta backward", "dplr forward", "dplr backward")
-_MARKED = ("delta solve", "delta pull", "dplr solve", "dplr pull")
+_MARKED = ("delta solve", "delta pull", "dplr solve", "dplr readers", "dplr writers")
 _STAGES = (1, 2, 3)
 _REGISTERS = {4: (None, 168), 8: (None,)}  # by warps; 168 a thread leave room for a third program
 
@@ -68,8 +75,10 @@ def current(launch: Launch) -> Config:
             return dplr_configs.backward(*size)
         case "dplr pairs":
             return dplr_configs.pairs(*size)
-        case "dplr pull":
-            return dplr_configs.pull(*size)
+        case "dplr readers":
+            return dplr_configs.readers(*size)
+        case "dplr writers":
+            return dplr_configs.writers(*size)
     raise ValueError(f"no kernel is called {launch.kernel!r}")
 
 

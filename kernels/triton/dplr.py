@@ -2,7 +2,7 @@
 
 The kernels know a decay per channel alone: a head's is expanded, none is zeros. For the backward
 pass each chunk keeps its system, scores, what was found under a, the state before it, and its keys
-and queries times their decays.
+and queries with their decays in them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ import triton
 from torch import Tensor
 
 from . import dplr_configs as configs
+from .config_table import Config
+from .configs import block
 from .delta_configs import chunk, operands
-from .dplr_pull import pairs_kernel, pull_kernel
+from .dplr_exact_pull import exact_pull_kernel
+from .dplr_factor import factor_kernel
+from .dplr_pull import pairs_kernel, readers_kernel, writers_kernel
 from .dplr_solve import solve_kernel
 from .dplr_sweep import backward_kernel, forward_kernel
 
@@ -56,19 +60,28 @@ def _forward_op(
     """o, the final state; for the backward pass what `_room` names after them."""
     q, k, v, a, b = (_rows_adjacent(x) for x in (q, k, v, a, b))
     room = _room(q, v, keep)
-    o, final, sums, strong, scores_k, scores_b, z, y, c, states, *keys = room
+    o, final, sums, strong, ends, scores_k, scores_b, z, y, c, states, *factored, reading = room
     (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v)
-    config = configs.solve(K, V, v.dtype)
-    solve_kernel[(B * H * chunks,)](
-        q, k, a, b, log_decay.contiguous(), sums, strong, scores_k, scores_b, z, y, *keys,
-        T, H, K, chunks, *_rows(q), *_rows(k), *_rows(a), *_rows(b),
-        BK=config.block_m, EVEN_K=K % config.block_m == 0, **config.compiled(), **shared,
+    inputs, strides = (q, k, a, b), (*_rows(q), *_rows(k), *_rows(a), *_rows(b))
+    width = block(K, 64)
+    factor_kernel[(B * H * chunks * triton.cdiv(K, width),)](
+        *inputs, log_decay.contiguous(), sums, strong, ends, *factored, T, H, K, chunks, *strides,
+        C=C, BK=width, EVEN_K=K % width == 0,
     )  # fmt: skip
+    for exact in (False, True):
+        config = configs.solve(K, V, v.dtype, exact=exact)
+        solve_kernel[(B * H * chunks,)](
+            *inputs, sums, strong, *factored, scores_k, scores_b, z, y, reading,
+            T, H, K, chunks, *strides, BK=config.block_m, EVEN_K=K % config.block_m == 0,
+            EXACT=exact, **config.compiled(), **shared,
+        )  # fmt: skip
+    asked, _, given_k, given_b = factored
     config = configs.forward(K, V, v.dtype)
     start = final if initial_state is None else initial_state.contiguous()
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
-        *keys, v, sums, y, scores_k, scores_b, start, o, final, c, states,
+        asked, reading, given_k, given_b, v, ends, y, scores_k, scores_b, start,
+        o, final, c, states,
         scale, T, H, K, V, chunks, *_rows(v),
         BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
@@ -106,7 +119,8 @@ def _backward_op(
     start_grad: bool,
 ) -> list[Tensor]:
     """Gradients of q, k, v, a, b, log_decay and the initial state, the last two perhaps empty."""
-    sums, strong, scores_k, scores_b, z, y, c, states, *keys = kept
+    sums, strong, ends, scores_k, scores_b, z, y, c, states, *factored, reading = kept
+    asked, _, given_k, given_b = factored
     q, k, v, a, b, do = (_rows_adjacent(x) for x in (q, k, v, a, b, grad_o.to(v.dtype)))
     (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v)
@@ -115,7 +129,7 @@ def _backward_op(
     dc, dstates = torch.empty_like(c), torch.empty_like(states)
     config = configs.backward(K, V, v.dtype)
     backward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
-        *keys, sums, y, scores_k, scores_b, do,
+        asked, reading, given_k, given_b, ends, y, scores_k, scores_b, do,
         dstart if grad_final is None else grad_final.float().contiguous(), dv, dc, dstates, dstart,
         scale, T, H, K, V, chunks, *_rows(do),
         BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
@@ -127,14 +141,23 @@ def _backward_op(
         v, c, z, do, dc, *pairs, scale, T, H, V, chunks, *_rows(v), *_rows(do),
         BV=config.block_n, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
     )  # fmt: skip
-    config = configs.pull(K, V, v.dtype)
-    pull_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
-        q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg,
-        scale, T, H, K, V, chunks,
+    sizes = (scale, T, H, K, V, chunks)
+    config = configs.readers(K, V, v.dtype)
+    readers_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
+        *factored, sums, strong, ends, do, dc, states, *pairs, dq, da, dg, *sizes, *_rows(do),
+        **_tiles(config, K, V), GATE_GRAD=gate_grad, **shared,
+    )  # fmt: skip
+    config = configs.writers(K, V, v.dtype)
+    writers_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
+        *factored, v, sums, strong, ends, c, states, dstates, *pairs, dk, db, dg,
+        *sizes[1:], *_rows(v),
+        **_tiles(config, K, V), GATE_GRAD=gate_grad, **shared,
+    )  # fmt: skip
+    config = configs.exact_pull(K, V, v.dtype)
+    exact_pull_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
+        q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg, *sizes,
         *_rows(q), *_rows(k), *_rows(a), *_rows(b), *_rows(v), *_rows(do),
-        BK=config.block_m, BV=config.block_n, GATE_GRAD=gate_grad,
-        EVEN_K=K % config.block_m == 0, EVEN_V=V % config.block_n == 0,
-        **config.compiled(), **shared,
+        **_tiles(config, K, V), GATE_GRAD=gate_grad, **shared,
     )  # fmt: skip
     return grads
 
@@ -189,10 +212,12 @@ def _room(q: Tensor, v: Tensor, keep: bool) -> list[Tensor]:
         v.new_empty((B, H, K, V), dtype=torch.float32),
         v.new_empty((*chunks, C, K), dtype=exact),  # the gates' sums
         v.new_empty((*chunks, -(-K // 64)), dtype=torch.int32),  # which are strong
+        v.new_empty((*chunks, 3, K), dtype=torch.float32),  # ends
         *(v.new_empty((*chunks, C, C), dtype=inner) for _ in range(4)),  # scores of k and b, Z, Y
         v.new_empty(v.shape if keep else (0,), dtype=inner),  # c
         v.new_empty((*chunks, K, V) if keep else (0,), dtype=inner),  # states
-        *(v.new_empty(q.shape, dtype=inner) for _ in range(4)),  # e^G q, W, what k and b leave
+        # asked, sought, given of k and b, W
+        *(v.new_empty(q.shape, dtype=inner) for _ in range(5)),
     ]
 
 
@@ -214,6 +239,17 @@ def _shared(v: Tensor) -> dict[str, Any]:
     """The kernels' common constants. Sums around bfloat16 products lose nothing in tf32."""
     precision = "ieee" if v.dtype == torch.float32 else "tf32"
     return {"C": chunk(v.dtype), "PRECISION": precision}
+
+
+def _tiles(config: Config, K: int, V: int) -> dict[str, Any]:
+    """Of keys and values, both of which may be cut."""
+    return {
+        "BK": config.block_m,
+        "BV": config.block_n,
+        "EVEN_K": K % config.block_m == 0,
+        "EVEN_V": V % config.block_n == 0,
+        **config.compiled(),
+    }
 
 
 def _rows_adjacent(x: Tensor) -> Tensor:

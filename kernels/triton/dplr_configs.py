@@ -7,6 +7,8 @@ narrow are the delta rule's.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from .config_table import GATES, Config, Launch, chosen
@@ -16,9 +18,11 @@ from .delta_configs import NARROW, operands
 _GATE = GATES.index("channel")  # the kernels know no other
 
 
-def solve(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
-    """Tiles of keys; values take no part. Four warps took a tenth longer, and a fifth at 64."""
-    rule = Config(block_m=block(key_dim, 64), block_n=16, num_warps=8, num_stages=1)
+def solve(key_dim: int, value_dim: int, dtype: torch.dtype, *, exact: bool = False) -> Config:
+    """Tiles of keys; values take no part. exact: for what only strong gates need, not tabled."""
+    rule = Config(block_m=block(key_dim, 64), block_n=16, num_warps=4, num_stages=1)
+    if exact:
+        return replace(rule, num_warps=8)
     return chosen(Launch("dplr solve", _GATE, key_dim, value_dim, dtype), rule)
 
 
@@ -54,12 +58,22 @@ def pairs(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
     return chosen(Launch("dplr pairs", _GATE, key_dim, value_dim, dtype), rule)
 
 
-def pull(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+def readers(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    rule = replace(exact_pull(key_dim, value_dim, dtype), num_warps=4)
+    return chosen(Launch("dplr readers", _GATE, key_dim, value_dim, dtype), rule)
+
+
+def writers(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    rule = replace(exact_pull(key_dim, value_dim, dtype), num_warps=4)
+    return chosen(Launch("dplr writers", _GATE, key_dim, value_dim, dtype), rule)
+
+
+def exact_pull(key_dim: int, value_dim: int, dtype: torch.dtype) -> Config:
+    """For what only strong gates need: not in the table."""
     narrow = max(key_dim, value_dim) <= NARROW
-    rule = Config(
+    return Config(
         block_m=block(key_dim, NARROW) if narrow else 64,
         block_n=block(value_dim, NARROW) if narrow else 64,
         num_warps=8,
         num_stages=1,
     )
-    return chosen(Launch("dplr pull", _GATE, key_dim, value_dim, dtype), rule)

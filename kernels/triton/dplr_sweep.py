@@ -1,15 +1,16 @@
 """`chunk_dplr`'s two passes over a sequence, chunk by chunk: the states, and their gradients.
 
 Programs hold all rows of a state and some of its columns, [BK, BV]. With S the state before a
-chunk, W and Y of dplr_solve.py, G the log decays summed from the chunk's start and w those between:
-    c = W S + Y v               S' = e^G_end S + (w(end, .) b)^T c + (w(end, .) k)^T v
-    o = scale (e^G q S + tril(w q b^T) c + tril(w q k^T) v)
+chunk, asked, given and ends e_0, e_1, e_2 of dplr_factor.py, W, Y and scores of dplr_solve.py:
+    R = 2^e_0 S                 c = W R + Y v
+    o = scale (asked R + scores_b c + scores_k v)
+    S' = 2^e_2 (2^e_1 R + given_b^T c + given_k^T v)
 and with D' the gradient of S':
-    dc = scale tril(w q b^T)^T do + w(end, .) b D'
-    dv = scale tril(w q k^T)^T do + w(end, .) k D' + Y^T dc
-    D = e^G_end D' + scale (e^G q)^T do + W^T dc
-e^G q, w(end, .) k, w(end, .) b and the scores are also of dplr_solve.py. As in delta_sweep.py the
-scores are masked a second time, and transposed operands are loaded tiles.
+    R' = 2^e_2 D'               dc = scale scores_b^T do + given_b R'
+    dv = scale scores_k^T do + given_k R' + Y^T dc
+    D = 2^e_0 (2^e_1 R' + scale asked^T do + W^T dc)
+The states that are kept are R and R'. As in delta_sweep.py the scores are masked a second time, and
+transposed operands are loaded tiles.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from .tiles import load_tile, not_hoisted, power_of_two, product, store_tile
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def forward_kernel(
-    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, v_ptr, sums_ptr, y_ptr, scores_k_ptr,
+    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, v_ptr, ends_ptr, y_ptr, scores_k_ptr,
     scores_b_ptr, start_ptr, o_ptr, final_ptr, c_ptr, states_ptr,
     scale, T, H, K, V, chunks, v_b, v_t, v_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_START: tl.constexpr,
     SAVE: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """o, the final state and, to SAVE, c and the state before each chunk."""
+    """o, the final state and, to SAVE, c and R of each chunk."""
     pid = tl.program_id(0)
     parts = tl.cdiv(V, BV)
     i_v = pid % parts
@@ -44,7 +45,7 @@ def forward_kernel(
     v_at = v_ptr + b * v_b + h * v_h + i_v * BV
     columns_at = token * V + i_v * BV  # of [B, T, H, V]
     square = bh * chunks * C * C
-    sums_at = sums_ptr + bh * chunks * C * K
+    ends_at = ends_ptr + bh * chunks * 3 * K + along_k
     states_at = states_ptr + bh * chunks * K * V + i_v * BV
     left = T
 
@@ -58,6 +59,7 @@ def forward_kernel(
     for _ in range(chunks):
         rows = not_hoisted(tl.arange(0, C), left)
         reads = rows[:, None] >= rows[None, :]
+        state *= power_of_two(tl.load(ends_at, mask=along_k < K, other=0.0))[:, None]
         held = state.to(dtype)
         if SAVE:
             store_tile(states_at, held, along_k, along_v, V, K, v_left, EVEN_V)
@@ -76,17 +78,17 @@ def forward_kernel(
         scores_b = load_tile(scores_b_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         out += product(tl.where(reads, scores_b, 0.0), found, PRECISION)
         store_tile(o_ptr + columns_at, out * scale, rows, along_v, H * V, left, v_left, EVEN_V)
-        total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < K, other=0.0)
-        state *= power_of_two(total.to(tl.float32))[:, None]
+        state *= power_of_two(tl.load(ends_at + K, mask=along_k < K, other=0.0))[:, None]
         vk = load_tile(giving_k_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         state += product(tl.trans(vk), vv, PRECISION)
         vb = load_tile(giving_b_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         state += product(tl.trans(vb), found, PRECISION)
+        state *= power_of_two(tl.load(ends_at + 2 * K, mask=along_k < K, other=0.0))[:, None]
         rows_at += C * H * K
         columns_at += C * H * V
         v_at += C * v_t
         square += C * C
-        sums_at += C * K
+        ends_at += 3 * K
         states_at += K * V
         left -= C
     tl.store(final_ptr + state_place, state, mask=state_mask)
@@ -94,13 +96,13 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
 def backward_kernel(
-    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, sums_ptr, y_ptr, scores_k_ptr,
+    asking_ptr, reading_ptr, giving_k_ptr, giving_b_ptr, ends_ptr, y_ptr, scores_k_ptr,
     scores_b_ptr, do_ptr, dfinal_ptr, dv_ptr, dc_ptr, dstates_ptr, dstart_ptr,
     scale, T, H, K, V, chunks, do_b, do_t, do_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_FINAL: tl.constexpr,
     START: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dv, dc and the gradient of the state after each chunk."""
+    """dv, dc and R' of each chunk."""
     pid = tl.program_id(0)
     parts = tl.cdiv(V, BV)
     i_v = pid % parts
@@ -117,7 +119,7 @@ def backward_kernel(
     do_at = do_ptr + b * do_b + h * do_h + first * do_t + i_v * BV
     columns_at = token * V + i_v * BV  # of [B, T, H, V]
     square = (bh * chunks * C + first) * C
-    sums_at = sums_ptr + (bh * chunks * C + first) * K
+    ends_at = ends_ptr + (bh * chunks + chunks - 1) * 3 * K + along_k
     dstates_at = dstates_ptr + (bh * chunks + chunks - 1) * K * V + i_v * BV
     left = T - (chunks - 1) * C
 
@@ -131,6 +133,7 @@ def backward_kernel(
     for _ in range(chunks):
         rows = not_hoisted(tl.arange(0, C), left)
         reads = rows[:, None] >= rows[None, :]
+        dstate *= power_of_two(tl.load(ends_at + 2 * K, mask=along_k < K, other=0.0))[:, None]
         held = dstate.to(dtype)
         store_tile(dstates_at, held, along_k, along_v, V, K, v_left, EVEN_V)
         vdo = load_tile(do_at, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
@@ -149,17 +152,17 @@ def backward_kernel(
         vy = load_tile(y_ptr + square, rows, tl.arange(0, C), C, C, C, True)
         given += product(tl.trans(vy), found, PRECISION)
         store_tile(dv_ptr + columns_at, given, rows, along_v, H * V, left, v_left, EVEN_V)
-        total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < K, other=0.0)
-        dstate *= power_of_two(total.to(tl.float32))[:, None]
+        dstate *= power_of_two(tl.load(ends_at + K, mask=along_k < K, other=0.0))[:, None]
         vq = load_tile(asking_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         dstate += product(tl.trans(vq), (vdo * scale).to(dtype), PRECISION)
         vw = load_tile(reading_ptr + rows_at, rows, along_k, H * K, left, K, EVEN_K)
         dstate += product(tl.trans(vw), found, PRECISION)
+        dstate *= power_of_two(tl.load(ends_at, mask=along_k < K, other=0.0))[:, None]
         rows_at -= C * H * K
         columns_at -= C * H * V
         do_at -= C * do_t
         square -= C * C
-        sums_at -= C * K
+        ends_at -= 3 * K
         dstates_at -= K * V
         left += C
     if START:

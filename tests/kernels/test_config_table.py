@@ -125,7 +125,7 @@ def test_every_entry_names_a_kernel_and_a_configuration_that_is_allowed() -> Non
         ("decay sweep", Config(block_m=128, block_n=32, num_stages=2), "wrong gradients"),
         ("delta pull", Config(block_m=128, block_n=64, num_stages=2), "64 keys at a time"),
         ("delta forward", Config(block_m=64, block_n=64, num_stages=2), "all rows"),
-        ("dplr pull", Config(block_m=128, block_n=64, num_stages=2), "64 keys at a time"),
+        ("dplr writers", Config(block_m=128, block_n=64, num_stages=2), "64 keys at a time"),
         ("dplr backward", Config(block_m=64, block_n=64, num_stages=2), "all rows"),
         ("decay pull", Config(block_m=48, block_n=64, num_stages=2), "powers of two"),
         ("decay pull", Config(block_m=64, block_n=64, num_stages=1, max_registers=8), "registers"),
