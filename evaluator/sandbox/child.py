@@ -125,7 +125,7 @@ def _start(device: str, limits: Limits) -> torch.device:
 
 
 def _bring_up(device: str) -> None:
-    """Waits while the GPU takes no new process, as under MPS until a killed one's kernel is gone."""
+    """Waits while the GPU takes no new process: under MPS, until a killed one's kernel is gone."""
     deadline = time.monotonic() + _GPU_PATIENCE_S
     while True:
         try:
