@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from .delta_pull import decays_since
+from .dplr_factor import any_strong
 from .dplr_pull import before_here, from_here_on, parted, row_after
 from .tiles import load_tile, power_of_two, product, row_of, store_tile
 
@@ -22,18 +23,44 @@ def exact_pull_kernel(
     scale, T, H, K, V, chunks,
     q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h, v_b, v_t, v_h, do_b, do_t, do_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE_GRAD: tl.constexpr,
-    EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, AT_ONCE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """AT_ONCE chunks a program."""
     pid = tl.program_id(0)
     parts = tl.cdiv(K, BK)
     i_k = pid % parts
-    chunk = (pid // parts) % chunks
-    bh = (pid // (parts * chunks)).to(tl.int64)
-    b = bh // H
-    h = bh % H
-    at = bh * chunks + chunk
-    if tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) == 0:
+    h = ((pid // parts) % H).to(tl.int64)
+    runs = tl.cdiv(chunks, AT_ONCE)
+    run = (pid // (parts * H)) % runs
+    b = (pid // (parts * H * runs)).to(tl.int64)
+    blocks = tl.cdiv(K, 64)
+    flags_at = strong_ptr + (b * H + h) * chunks * blocks
+    if not any_strong(flags_at, run * AT_ONCE, chunks, blocks, AT_ONCE):
         return
+    for turn in range(tl.minimum(AT_ONCE, chunks - run * AT_ONCE)):
+        chunk = run * AT_ONCE + turn
+        if tl.load(flags_at + chunk * blocks + i_k * BK // 64) != 0:
+            _pull_chunk(
+                q_ptr, k_ptr, a_ptr, b_ptr, v_ptr, sums_ptr, c_ptr, do_ptr, dr_ptr,
+                states_ptr, dstates_ptr, pairs_qk_ptr, pairs_qb_ptr, pairs_ak_ptr, pairs_ab_ptr,
+                dq_ptr, dk_ptr, da_ptr, db_ptr, dg_ptr, scale, T, H, K, V, chunks, i_k, b, h, chunk,
+                q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h,
+                v_b, v_t, v_h, do_b, do_t, do_h,
+                C, BK, BV, GATE_GRAD, EVEN_K, EVEN_V, PRECISION,
+            )  # fmt: skip
+
+
+@triton.jit
+def _pull_chunk(
+    q_ptr, k_ptr, a_ptr, b_ptr, v_ptr, sums_ptr, c_ptr, do_ptr, dr_ptr,
+    states_ptr, dstates_ptr, pairs_qk_ptr, pairs_qb_ptr, pairs_ak_ptr, pairs_ab_ptr,
+    dq_ptr, dk_ptr, da_ptr, db_ptr, dg_ptr, scale, T, H, K, V, chunks, i_k, b, h, chunk,
+    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h,
+    v_b, v_t, v_h, do_b, do_t, do_h,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE_GRAD: tl.constexpr,
+    EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    at = (b * H + h) * chunks + chunk
     first = chunk.to(tl.int64) * C
     left = T - chunk * C
     dtype = c_ptr.dtype.element_ty

@@ -78,3 +78,13 @@ def factor_kernel(
     store_tile(given_k_ptr + place, x, rows, keys, stride, left, k_left, EVEN_K)
     x = load_tile(b_at, rows, keys, b_t, left, k_left, EVEN_K) * giving
     store_tile(given_b_ptr + place, x, rows, keys, stride, left, k_left, EVEN_K)
+
+
+@triton.jit
+def any_strong(flags_at, chunk, chunks, blocks, COUNT: tl.constexpr):
+    """Whether channels of `chunk`, or of those up to COUNT on from it, are marked."""
+    found = 0
+    at = chunk + tl.arange(0, COUNT)
+    for block in range(blocks):
+        found += tl.sum(tl.load(flags_at + at * blocks + block, mask=at < chunks, other=0), 0)
+    return found != 0

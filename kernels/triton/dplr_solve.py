@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from .delta_solve import solved_for
+from .dplr_factor import any_strong
 from .tiles import load_tile, power_of_two, product, row_of, store_tile
 
 
@@ -26,23 +27,47 @@ def solve_kernel(
     T, H, K, chunks,
     q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h,
     C: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, EXACT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    AT_ONCE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Z, Y and W of each chunk, and its scores e^(G_t - G_s) q_t . (b_s, k_s).
 
-    EXACT for the launch that takes over chunks with strong channels.
+    EXACT for the launch that takes over chunks with strong channels, AT_ONCE of them a program.
     """
     pid = tl.program_id(0)
     h = (pid % H).to(tl.int64)  # heads before chunks, as in dplr_factor.py
-    chunk = (pid // H) % chunks
-    b = (pid // (H * chunks)).to(tl.int64)
+    runs = tl.cdiv(chunks, AT_ONCE)
+    run = (pid // H) % runs
+    b = (pid // (H * runs)).to(tl.int64)
+    blocks = tl.cdiv(K, 64)
+    flags_at = strong_ptr + (b * H + h) * chunks * blocks
+    if EXACT and not any_strong(flags_at, run * AT_ONCE, chunks, blocks, AT_ONCE):
+        return
+    for turn in range(tl.minimum(AT_ONCE, chunks - run * AT_ONCE)):
+        chunk = run * AT_ONCE + turn
+        is_strong = any_strong(flags_at, chunk, chunks, blocks, 1)
+        if is_strong == EXACT:
+            _solve_chunk(
+                q_ptr, k_ptr, a_ptr, b_ptr, sums_ptr, strong_ptr,
+                asked_ptr, sought_ptr, given_k_ptr, given_b_ptr,
+                scores_k_ptr, scores_b_ptr, z_ptr, y_ptr, reading_ptr,
+                T, H, K, chunks, b, h, chunk,
+                q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h,
+                C, BK, EVEN_K, EXACT, PRECISION,
+            )  # fmt: skip
+
+
+@triton.jit
+def _solve_chunk(
+    q_ptr, k_ptr, a_ptr, b_ptr, sums_ptr, strong_ptr,
+    asked_ptr, sought_ptr, given_k_ptr, given_b_ptr,
+    scores_k_ptr, scores_b_ptr, z_ptr, y_ptr, reading_ptr,
+    T, H, K, chunks, b, h, chunk,
+    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h,
+    C: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
     at = (b * H + h) * chunks + chunk
     blocks = tl.cdiv(K, 64)
-    is_strong = False
-    for block in range(blocks):
-        is_strong = is_strong or tl.load(strong_ptr + at * blocks + block) != 0
-    if is_strong != EXACT:
-        return
     first = chunk.to(tl.int64) * C
     left = T - chunk * C
     dtype = z_ptr.dtype.element_ty
@@ -63,7 +88,7 @@ def solve_kernel(
         k_left = K - begin
         if EXACT and tl.load(strong_ptr + at * blocks + begin // 64) != 0:
             reach = load_tile(sums_at + begin, rows, keys, K, C, k_left, EVEN_K)
-            x = load_tile(q_at + begin, rows, keys, q_t, left, k_left, EVEN_K)
+            x = load_tile(q_at + begin, rows, keys, q_t, left, k_left, EVEN_K).to(dtype)
             of_k, of_b = _seen(
                 x, reach, reach, k_at + begin, k_t, b_at + begin, b_t, left, k_left, of_k, of_b,
                 C, BK, EVEN_K,
@@ -88,7 +113,7 @@ def solve_kernel(
                 sums_at + begin + (rows - 1)[:, None] * K + keys[None, :],
                 mask=(rows[:, None] > 0) & (keys[None, :] < k_left), other=0.0,
             )  # fmt: skip
-            x = load_tile(a_at + begin, rows, keys, a_t, left, k_left, EVEN_K)
+            x = load_tile(a_at + begin, rows, keys, a_t, left, k_left, EVEN_K).to(dtype)
             of_k, of_b = _seen(
                 x, reach, sums, k_at + begin, k_t, b_at + begin, b_t, left, k_left, of_k, of_b,
                 C, BK, EVEN_K,
