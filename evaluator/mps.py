@@ -58,6 +58,20 @@ def has_served(variables: Mapping[str, str]) -> bool:
     return any(server.isdigit() for server in servers)
 
 
+def end_client(variables: Mapping[str, str], pid: int) -> bool:
+    """Ends what a process has on the GPU; False if the service knows no such process.
+
+    For one that is about to be killed: a kernel that goes on after its process kept new ones from
+    the GPU for some 10 s, and no CUDA that had met it busy came up again. Raises MpsUnavailable.
+    """
+    environment = {**os.environ, **variables}
+    for server in _ask("get_server_list", environment).split():
+        if str(pid) in _ask(f"get_client_list {server}", environment).split():
+            _ask(f"terminate_client {server} {pid}", environment)
+            return True
+    return False
+
+
 def find_control(environment: Mapping[str, str]) -> Path:
     """The program on the path or beside the driver's libraries; raises MpsUnavailable."""
     libraries = environment.get("LD_LIBRARY_PATH", "").split(":")

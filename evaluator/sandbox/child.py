@@ -7,7 +7,6 @@ caught here, at the worker's boundary, and told; what kills the process tells it
 from __future__ import annotations
 
 import socket
-import time
 import traceback
 from dataclasses import asdict
 from typing import Any
@@ -23,7 +22,6 @@ from .protocol import MessageReader, ProtocolError, encode, receive, send
 from .selftest import acts_not_refused
 from .workbench import CANDIDATE_FILE, Workbench
 
-_GPU_PATIENCE_S = 20.0
 _MESSAGE_CHARS = 500
 _TRACEBACK_CHARS = 4000
 _TRACEBACK_FRAMES = 6
@@ -120,18 +118,5 @@ def _start(device: str, limits: Limits) -> torch.device:
         torch.backends.cuda.enable_cudnn_sdp(False)
         if limits.gpu_memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_fraction)
-        _bring_up(device)
+        torch.zeros((), device=device)
     return torch.device(device)
-
-
-def _bring_up(device: str) -> None:
-    """Waits while the GPU takes no new process: under MPS, until a killed one's kernel is gone."""
-    deadline = time.monotonic() + _GPU_PATIENCE_S
-    while True:
-        try:
-            torch.zeros((), device=device)
-            return
-        except RuntimeError as error:
-            if "busy or unavailable" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)

@@ -47,13 +47,13 @@ class Child:
         process: int,
         scratch: int,
         watchdog: Watchdog,
-        end: Callable[[], int | None],
+        end: Callable[[bool], int | None],
         release: Callable[[], None],
         layers: frozenset[str],
     ) -> None:
-        """`process`: a pidfd. `end` kills and reaps the child and all below it; its wait status, or
-        None if the zygote is gone. `release` removes the scratch folder. `layers`: what must
-        confine it before it gets a candidate.
+        """`process`: a pidfd. `end` kills and reaps the child and all below it, given whether it is
+        at work; its wait status, or None if the zygote is gone. `release` removes the scratch
+        folder. `layers`: what must confine it before it gets a candidate.
         """
         channel.setblocking(False)
         os.set_blocking(output, False)
@@ -65,7 +65,7 @@ class Child:
         self._unsent = memoryview(b"")
         self._printed = bytearray()
         self._layers = layers
-        self._is_confined = False
+        self._is_confined = self._is_working = False
         self._is_open = True
         self._has_output = True
         self._patience_s = math.inf
@@ -131,17 +131,20 @@ class Child:
         self.await_confinement()
         self._reader.tensor_cap = reply_bytes
         self._unsent = memoryview(encode({**(values or {}), "op": op}, tensors))
+        self._is_working = True
         try:
             reply = _result(self._reply(on_event))
         except ProtocolError as error:
             self._stop()
             raise ChildFailed("protocol", printable(str(error))) from None
         except ChildFailed as failure:
-            if failure.kind != "raised":
+            self._is_working = failure.kind != "raised"
+            if self._is_working:
                 self._stop()
             raise
         finally:
             self._patience_s = math.inf
+        self._is_working = False
         return reply
 
     def expect_within(self, patience_s: float) -> None:
@@ -185,7 +188,7 @@ class Child:
             return None
         self._is_open = False
         try:
-            status = self._end()
+            status = self._end(self._is_working)
             self._read_output()
         finally:
             self._channel.close()

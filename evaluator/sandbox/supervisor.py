@@ -5,7 +5,6 @@ The supervisor keeps labels, head, loss and clock; it never imports a candidate'
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -15,13 +14,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..kernel_cache import reading_from
+from ..mps import MpsUnavailable, end_client
 from .artifacts import remove_scratch
 from .containment import CONFINING, Containment, found
 from .failures import ChildFailed, SandboxFault
@@ -209,7 +211,7 @@ class Sandbox:
             process=os.pidfd_open(answer["pid"]),
             scratch=folder,
             watchdog=self._watchdog,
-            end=self._end_child,
+            end=partial(self._end_child, answer["pid"]),
             release=lambda: remove_scratch(str(scratch)),
             layers=self._layers,
         )
@@ -220,8 +222,12 @@ class Sandbox:
             return limits
         return replace(limits, gpu_memory_fraction=self._gpu_share)
 
-    def _end_child(self) -> int | None:
+    def _end_child(self, pid: int, is_working: bool) -> int | None:
         """Kills the child and all below it; None if that took the zygote with it."""
+        if is_working and self._mps:
+            # A service that does not answer frees the GPU some seconds after the kill.
+            with suppress(MpsUnavailable):
+                end_client(self._mps, pid)
         try:
             return int(self._ask({"op": "end"}, _END_S)["status"])
         except SandboxFault:
@@ -296,7 +302,7 @@ class Sandbox:
         self._zygote, self._control, self._is_ready = None, None, False
         if zygote is None or control is None:
             return
-        with control, contextlib.suppress(OSError):  # it may be dead
+        with control, suppress(OSError):  # it may be dead
             control.send(json.dumps({"op": "close"}).encode())
         try:
             zygote.wait(_END_S)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from linearch.evaluator.mps import MpsUnavailable, find_control, shared_gpu
+from linearch.evaluator.mps import PIPES, MpsUnavailable, end_client, find_control, shared_gpu
 
 # Lives as a file with its own process id, as the real one does; `quit` removes it.
 _CONTROL = """#!/bin/sh
@@ -22,6 +22,16 @@ fi
 read command
 echo "$command" >> "$ASKED"
 case $command in quit*) rm "$pid";; esac
+"""
+
+# Two servers, of which the second has the clients 30 and 31.
+_WITH_CLIENTS = """#!/bin/sh
+read command
+echo "$command" >> "$ASKED"
+case $command in
+  get_server_list) printf '10\\n20\\n';;
+  "get_client_list 20") printf '30\\n31\\n';;
+esac
 """
 
 MakeEnvironment = Callable[[str], dict[str, str]]
@@ -73,6 +83,21 @@ def test_a_service_of_the_users_is_used_and_left_alone(
     with shared_gpu(theirs) as variables:
         assert variables == {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}
     assert "quit" not in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize(("pid", "asked"), [(31, ["terminate_client 20 31"]), (3, [])])
+def test_only_a_process_that_a_service_serves_is_ended_there(
+    pid: int,
+    asked: list[str],
+    environment: MakeEnvironment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment(_WITH_CLIENTS).items():
+        monkeypatch.setenv(name, value)
+    assert end_client({PIPES: str(tmp_path)}, pid) is bool(asked)
+    commands = (tmp_path / "asked").read_text().splitlines()
+    assert [command for command in commands if command.startswith("terminate")] == asked
 
 
 def test_a_machine_without_the_program_is_told_so(tmp_path: Path) -> None:
