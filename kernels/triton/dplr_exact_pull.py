@@ -11,7 +11,7 @@ import triton.language as tl
 
 from .delta_pull import decays_since
 from .dplr_factor import any_strong
-from .dplr_pull import before_here, from_here_on, parted, row_after
+from .dplr_pull import before_here, from_here_on, parted, row_after, through_states
 from .tiles import load_tile, power_of_two, product, row_of, store_tile
 
 
@@ -91,12 +91,9 @@ def _pull_chunk(
     inside = along_k < k_left
     total = tl.load(sums_at + (C - 1) * K + along_k, mask=inside, other=0.0)
 
-    grad = tl.zeros((C, BK), dtype=tl.float32)  # of q
-    for begin in range(0, V, BV):
-        v_left = V - begin
-        vdo = load_tile(do_at + begin, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
-        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        grad += product(vdo, tl.trans(vs), PRECISION)
+    grad = through_states(  # of q
+        do_at, rows, do_t, states_at, along_k, left, k_left, V, BV, EVEN_V, PRECISION
+    )
     grad *= scale * power_of_two(summed.to(tl.float32))
     qk, own_k = parted(pairs_qk_ptr + square, rows, C)
     qb, own_b = parted(pairs_qb_ptr + square, rows, C)
@@ -105,13 +102,10 @@ def _pull_chunk(
     grad += near + own_k * vk + own_b * vb
     store_tile(dq_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
-    grad = tl.zeros((C, BK), dtype=tl.float32)  # of a
-    for begin in range(0, V, BV):
-        v_left = V - begin
-        dr_at = dr_ptr + token * V + begin
-        vdr = load_tile(dr_at, next_rows, along_v, H * V, left, v_left, EVEN_V)
-        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        grad += product(vdr, tl.trans(vs), PRECISION)
+    dr_at = dr_ptr + token * V
+    grad = through_states(  # of a
+        dr_at, next_rows, H * V, states_at, along_k, left, k_left, V, BV, EVEN_V, PRECISION
+    )
     grad *= tl.where(is_pair, power_of_two(summed.to(tl.float32)), 1.0)
     ak, own_k = parted(pairs_ak_ptr + square, rows, C)
     ab, own_b = parted(pairs_ab_ptr + square, rows, C)
@@ -140,13 +134,10 @@ def _pull_chunk(
     grad += near + own_q * vq + own_a * va
     store_tile(dk_ptr + out_place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
-    grad = tl.zeros((C, BK), dtype=tl.float32)  # of b
-    for begin in range(0, V, BV):
-        v_left = V - begin
-        c_at = c_ptr + token * V + begin
-        vc = load_tile(c_at, rows, along_v, H * V, left, v_left, EVEN_V)
-        vd = load_tile(dstates_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        grad += product(vc, tl.trans(vd), PRECISION)
+    c_at = c_ptr + token * V
+    grad = through_states(  # of b
+        c_at, rows, H * V, dstates_at, along_k, left, k_left, V, BV, EVEN_V, PRECISION
+    )
     grad *= till_end
     down += vb * grad
     qb, own_q = parted(pairs_qb_ptr + square, rows, C)

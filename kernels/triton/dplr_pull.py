@@ -92,11 +92,9 @@ def readers_kernel(
         return
     first = chunk.to(tl.int64) * C
     left = T - chunk * C
-    dtype = dr_ptr.dtype.element_ty
     rows = tl.arange(0, C)
     next_rows = row_after(rows, C)
     along_k = tl.arange(0, BK)
-    along_v = tl.arange(0, BV)
     k_left = K - i_k * BK
     token = (b * T + first) * H + h  # of [B, T, H]
     place = token * K + i_k * BK
@@ -110,13 +108,9 @@ def readers_kernel(
     dr_at = dr_ptr + token * V
     is_pair = rows[:, None] < C - 1  # in the rows of a
 
-    grad = tl.zeros((C, BK), dtype=tl.float32)  # of asked
-    for begin in range(0, V, BV):
-        v_left = V - begin
-        vdo = load_tile(do_at + begin, rows, along_v, do_t, left, v_left, EVEN_V).to(dtype)
-        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        grad += product(vdo, tl.trans(vs), PRECISION)
-    grad *= scale
+    grad = scale * through_states(  # of asked
+        do_at, rows, do_t, states_at, along_k, left, k_left, V, BV, EVEN_V, PRECISION
+    )
     given_k = load_tile(given_k_at, rows, along_k, H * K, left, k_left, EVEN_K)
     divided, own = parted(pairs_qk_ptr + square, rows, C)
     grad += product(divided, given_k, PRECISION)
@@ -131,12 +125,9 @@ def readers_kernel(
     grad = (grad + near) * power_of_two(apart.to(tl.float32))
     store_tile(dq_ptr + place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
-    grad = tl.zeros((C, BK), dtype=tl.float32)  # of sought
-    for begin in range(0, V, BV):
-        v_left = V - begin
-        vdr = load_tile(dr_at + begin, next_rows, along_v, H * V, left, v_left, EVEN_V)
-        vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        grad += product(vdr, tl.trans(vs), PRECISION)
+    grad = through_states(  # of sought
+        dr_at, next_rows, H * V, states_at, along_k, left, k_left, V, BV, EVEN_V, PRECISION
+    )
     given_k = load_tile(given_k_at, rows, along_k, H * K, left, k_left, EVEN_K)
     divided, own = parted(pairs_ak_ptr + square, rows, C)
     grad += product(divided, given_k, PRECISION)
@@ -226,12 +217,9 @@ def writers_kernel(
     grad *= power_of_two(-apart.to(tl.float32))
     store_tile(dk_ptr + place, grad, rows, along_k, H * K, left, k_left, EVEN_K)
 
-    grad = tl.zeros((C, BK), dtype=tl.float32)  # of given_b
-    for begin in range(0, V, BV):
-        v_left = V - begin
-        vc = load_tile(c_at + begin, rows, along_v, H * V, left, v_left, EVEN_V)
-        vd = load_tile(dstates_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        grad += product(vc, tl.trans(vd), PRECISION)
+    grad = through_states(  # of given_b
+        c_at, rows, H * V, dstates_at, along_k, left, k_left, V, BV, EVEN_V, PRECISION
+    )
     given_b = load_tile(given_b_at, rows, along_k, H * K, left, k_left, EVEN_K)
     down = (down + given_b * grad).to(dtype)
     asked = load_tile(asked_at, rows, along_k, H * K, left, k_left, EVEN_K)
@@ -257,6 +245,23 @@ def writers_kernel(
         dg += load_tile(dg_ptr + place, rows, along_k, H * K, left, k_left, EVEN_K)
         dg += passing[None, :]
         store_tile(dg_ptr + place, dg, rows, along_k, H * K, left, k_left, EVEN_K)
+
+
+@triton.jit
+def through_states(
+    x_at, rows, stride, states_at, along_k, left, k_left, V,
+    BV: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Rows of V numbers times the states' transpose, [C, BK]."""
+    along_v = tl.arange(0, BV)
+    found = tl.zeros((rows.shape[0], along_k.shape[0]), dtype=tl.float32)
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        x = load_tile(x_at + begin, rows, along_v, stride, left, v_left, EVEN_V)
+        x = x.to(states_at.dtype.element_ty)
+        states = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        found += product(x, tl.trans(states), PRECISION)
+    return found
 
 
 @triton.jit
