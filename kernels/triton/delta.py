@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..steps import at_first_step, at_last_step
 from . import delta_configs as configs
-from .delta_pull import pairs_kernel, pull_kernel
-from .delta_solve import solve_kernel
+from .delta_launches import launch_pull, launch_solve
+from .delta_pull import pairs_kernel
 from .delta_sweep import backward_kernel, forward_kernel
 
 _NONE, _HEAD, _CHANNEL = 0, 1, 2  # the kernels' GATE
@@ -68,11 +68,9 @@ def _forward_op(
     size = (K, V, v.dtype, shared["GATE"])
     is_plain = erase_key is None and steps == 1
     config = configs.solve(*size, is_plain=is_plain)
-    solve_kernel[(B * H * chunks,)](
-        q, k, p, beta, sums if log_decay is None else log_decay.contiguous(), sums, strong,
-        systems, scores, asking, giving, erasing, T, H, K, chunks, *_rows(q), *_rows(k), *_rows(p),
-        BK=config.block_m, EVEN_K=K % config.block_m == 0,
-        **config.compiled(), **shared,
+    launch_solve(
+        (q, k, p), beta, sums if log_decay is None else log_decay.contiguous(),
+        (sums, strong, systems, scores), (asking, giving, erasing), config, config.block_m, shared,
     )  # fmt: skip
     if shared["GATE"] == _CHANNEL:
         q, k, p = asking, giving, erasing
@@ -153,14 +151,9 @@ def _backward_op(
     config = configs.pull(*size, is_plain=is_plain)
     parts = triton.cdiv(K, config.block_m)
     dg_parts = _parts(dg, parts if dg.dim() == 3 else 1)
-    pull_kernel[(B * H * chunks * parts,)](
-        q, k, p, beta, sums, strong, corrections, do, dv, states, dstates, pairs_q, pairs_p,
-        dq, dk, dp, dg_parts,
-        scale, T, H, K, V, chunks, dg_parts.stride(0),
-        *_rows(q), *_rows(k), *_rows(p), *_rows(do),
-        BK=config.block_m, BV=config.block_n, GATE_GRAD=gate_grad, EVEN_K=K % config.block_m == 0,
-        EVEN_V=V % config.block_n == 0, STEPS=steps,
-        **config.compiled(), **shared,
+    launch_pull(
+        (q, k, p), beta, sums, strong, (corrections, do, dv), (states, dstates), (pairs_q, pairs_p),
+        (dq, dk, dp, dg_parts), scale, config, shared, GATE_GRAD=gate_grad, STEPS=steps,
     )  # fmt: skip
     _add_parts(dbeta_parts, dbeta)
     _add_parts(dg_parts, dg)

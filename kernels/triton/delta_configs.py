@@ -38,7 +38,7 @@ def solve(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_pla
     rule = Config(
         block_m=block(key_dim, 64),
         block_n=16,
-        num_stages=1 if wide else 2,
+        num_stages=1 if wide or gate == 2 else 2,
         max_registers=None if wide or gate == 2 else THREE_TO_A_PROCESSOR,
     )
     return _chosen(Launch("delta solve", gate, key_dim, value_dim, dtype), rule, is_plain)
@@ -89,8 +89,7 @@ def pull(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plai
     rule = Config(
         block_m=block(key_dim, NARROW) if narrow else 64,
         block_n=block(value_dim, NARROW) if narrow else 64,
-        num_warps=8 if gate == 2 and not narrow else 4,
-        num_stages=1 if wide else 2,
+        num_stages=1 if wide or gate == 2 else 2,
         max_registers=None if wide or gate != 0 else THREE_TO_A_PROCESSOR,
     )
     return _chosen(Launch("delta pull", gate, key_dim, value_dim, dtype), rule, is_plain)

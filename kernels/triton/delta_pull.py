@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import load_tile, passed_on, power_of_two, product, row_of, store_tile
+from .tiles import load_tile, power_of_two, product, store_tile
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -69,7 +69,7 @@ def pairs_kernel(
 
 @triton.jit(do_not_specialize=["T", "H", "chunks", "dg_part"])
 def pull_kernel(
-    q_ptr, k_ptr, p_ptr, beta_ptr, sums_ptr, strong_ptr, c_ptr, do_ptr, dv_ptr,
+    q_ptr, k_ptr, p_ptr, beta_ptr, sums_ptr, c_ptr, do_ptr, dv_ptr,
     states_ptr, dstates_ptr, pairs_q_ptr, pairs_p_ptr,
     dq_ptr, dk_ptr, dp_ptr, dg_ptr,
     scale, T, H, K, V, chunks, dg_part,
@@ -114,20 +114,11 @@ def pull_kernel(
         vp = load_tile(p_at, rows, along_k, p_t, left, k_left, EVEN_K).to(dtype)
     pairs_q = load_tile(pairs_q_ptr + at * C * C, rows, tl.arange(0, C), C, C, C, True)
     pairs_p = load_tile(pairs_p_ptr + at * C * C, rows, tl.arange(0, C), C, C, C, True)
-    is_strong = False
     if GATE == 1:
         summed = tl.load(sums_ptr + at * C + rows)
         total = tl.load(sums_ptr + at * C + C - 1)
         from_start = power_of_two(summed.to(tl.float32))[:, None]
         till_end = power_of_two((total - summed).to(tl.float32))[:, None]
-    if GATE == 2:
-        sums_at = sums_ptr + at * C * K + i_k * BK
-        summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
-        inside = along_k < k_left
-        middle = tl.floor(tl.load(sums_at + (C // 2 - 1) * K + along_k, mask=inside, other=0.0))
-        total = tl.load(sums_at + (C - 1) * K + along_k, mask=inside, other=0.0)
-        apart = (summed - middle[None, :]).to(tl.float32)
-        is_strong = tl.load(strong_ptr + at * tl.cdiv(K, 64) + i_k * BK // 64) != 0
     if GATE != 0:
         if STEPS == 1:
             diagonal = rows[:, None] == rows[None, :]
@@ -148,23 +139,7 @@ def pull_kernel(
         vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
         grad += product(vdo, tl.trans(vs), PRECISION)
     grad *= scale
-    if GATE == 2:
-        grad *= power_of_two(summed.to(tl.float32))
-        up = vq * grad
-        if is_strong:
-            near = tl.zeros((C, BK), dtype=tl.float32)
-            for s in range(C):
-                weights = decays_since(summed, rows, s, pairs_q)
-                near += weights * row_of(vk, rows, s)[None, :]
-            up += vq * near
-        else:
-            reading = power_of_two(apart)
-            # Rounded as for dk, so that pairs inside the chunk cancel.
-            near = product(pairs_q, (vk * power_of_two(-apart)).to(dtype), PRECISION)
-            up += (vq * reading).to(dtype) * near
-            near *= reading
-        grad += near + _within(own, vk, STEPS, PRECISION)
-    elif GATE == 1:
+    if GATE == 1:
         grad = grad * from_start + product(pairs_q, vk, PRECISION)
         up = tl.sum(vq * grad, 1)
         grad += _within(own, vk, STEPS, PRECISION)
@@ -180,22 +155,7 @@ def pull_kernel(
         vdv = load_tile(dv_at, rows, along_v, H * V, left, v_left, EVEN_V).to(dtype)
         vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
         of_p += product(vdv, tl.trans(vs), PRECISION)
-    if GATE == 2:
-        of_p *= -power_of_two(summed.to(tl.float32))
-        up += vp * of_p
-        if is_strong:
-            near = tl.zeros((C, BK), dtype=tl.float32)
-            for s in range(C):
-                weights = decays_since(summed, rows, s, pairs_p)
-                near += weights * row_of(vk, rows, s)[None, :]
-            up += vp * near
-        else:
-            reading = power_of_two(apart)
-            near = product(pairs_p, (vk * power_of_two(-apart)).to(dtype), PRECISION)
-            up += (vp * reading).to(dtype) * near
-            near *= reading
-        of_p += near
-    elif GATE == 1:
+    if GATE == 1:
         of_p = product(pairs_p, vk, PRECISION) - of_p * from_start
         up += tl.sum(vp * of_p, 1)
     else:
@@ -216,45 +176,18 @@ def pull_kernel(
         if GATE_GRAD:
             vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
             passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
-    if GATE == 2:
-        grad *= power_of_two((total[None, :] - summed).to(tl.float32))
-        if is_strong:
-            near = tl.zeros((C, BK), dtype=tl.float32)
-            for s in range(C):
-                weights = decays_since(summed, rows, s, pairs_q) * vq
-                weights += decays_since(summed, rows, s, pairs_p) * vp
-                near = tl.where(rows[:, None] == s, tl.sum(weights, 0)[None, :], near)
-            up -= vk * near
-        else:
-            reading = power_of_two(apart)
-            giving = power_of_two(-apart)
-            given = (vk * giving).to(dtype)
-            # Neither product takes from the other: see passed_on.
-            for_q = product(tl.trans(pairs_q), (vq * reading).to(dtype), PRECISION)
-            up -= given * for_q
-            near = for_q * giving
-            for_p = product(tl.trans(pairs_p), (vp * reading).to(dtype), PRECISION)
-            up -= given * for_p
-            near += for_p * giving
-    else:
-        near = product(tl.trans(pairs_q), vq, PRECISION)
-        near += product(tl.trans(pairs_p), vp, PRECISION)
-        if GATE == 1:
-            grad *= till_end
-            up -= tl.sum(vk * near, 1)
+    near = product(tl.trans(pairs_q), vq, PRECISION)
+    near += product(tl.trans(pairs_p), vp, PRECISION)
+    if GATE == 1:
+        grad *= till_end
+        up -= tl.sum(vk * near, 1)
     if GATE_GRAD:
-        down = vk * grad
-        if GATE == 1:
-            down = tl.sum(down, 1)[:, None]
-            dg = tl.sum(tl.where(rows[:, None] >= rows[None, :], up[:, None], 0.0), 0)
-            dg += tl.sum(tl.where(rows[:, None] < rows[None, :], down, 0.0), 0)
-            dg += tl.sum(passing, 0) * power_of_two(total.to(tl.float32))
-            dg_at = dg_ptr + i_k.to(tl.int64) * dg_part + token
-            tl.store(dg_at + rows * H, dg, mask=rows < left)
-        else:
-            passing *= power_of_two(total.to(tl.float32))
-            dg = passed_on(up, down, rows) + passing[None, :]
-            store_tile(dg_ptr + out_place, dg, rows, along_k, H * K, left, k_left, EVEN_K)
+        down = tl.sum(vk * grad, 1)[:, None]
+        dg = tl.sum(tl.where(rows[:, None] >= rows[None, :], up[:, None], 0.0), 0)
+        dg += tl.sum(tl.where(rows[:, None] < rows[None, :], down, 0.0), 0)
+        dg += tl.sum(passing, 0) * power_of_two(total.to(tl.float32))
+        dg_at = dg_ptr + i_k.to(tl.int64) * dg_part + token
+        tl.store(dg_at + rows * H, dg, mask=rows < left)
     grad += near
     if GATE != 0:
         if STEPS > 1:
@@ -274,12 +207,3 @@ def _within(own, x, STEPS: tl.constexpr, PRECISION: tl.constexpr):
     else:
         given = product(own, x, PRECISION)
     return given
-
-
-@triton.jit
-def decays_since(summed, rows, s, pairs):
-    """w(t, s) pairs[t, s] for t > s, each channel's, [C, BK]."""
-    g_s = tl.sum(tl.where(rows[:, None] == s, summed, 0.0), 0)
-    since = tl.minimum((summed - g_s[None, :]).to(tl.float32), 0.0)
-    of_s = tl.sum(tl.where(rows[None, :] == s, pairs, 0.0).to(tl.float32), 1)[:, None]
-    return tl.where(rows[:, None] > s, power_of_two(since), 0.0) * of_s

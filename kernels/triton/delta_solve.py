@@ -13,7 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gates import FARTHEST, LOWEST_LOG_DECAY
+from .gates import LOWEST_LOG_DECAY
+from .strong_gates import too_far
 from .tiles import LOG2_E, load_tile, power_of_two, product, row_of, store_tile
 
 
@@ -84,7 +85,8 @@ def solve_kernel(
 
     GATE 2 also writes what q asks of the state before the chunk, e^G q, what p erases of it, e^G p,
     what k gives to the next, e^(G_end - G) k, and which channels decay too fast for the factors
-    2^(G_t - M) 2^(M - G_s) of w(t, s), with M the middle's sum rounded down as in gates.py.
+    2^(G_t - M) 2^(M - G_s) of w(t, s), with M the middle's sum rounded down as in gates.py: all of
+    a chunk with such channels is made anew by delta_exact_solve.py.
     Without ASKED nothing of q is read or written. Operands have the scores' dtype.
     """
     pid = tl.program_id(0)
@@ -130,35 +132,24 @@ def solve_kernel(
             store_tile(sums_at, summed, rows, columns, K, C, k_left, EVEN_K)
             middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, summed, 0.0), 0))
             total = tl.sum(tl.where(rows[:, None] == C - 1, summed, 0.0), 0)
-            from_start = power_of_two(summed.to(tl.float32))
-            till_end = power_of_two((total[None, :] - summed).to(tl.float32))
-            if ASKED:
-                asking = vq * from_start
-                store_tile(asking_ptr + place, asking, rows, columns, H * K, left, k_left, EVEN_K)
-            erasing = vp * from_start
-            store_tile(erasing_ptr + place, erasing, rows, columns, H * K, left, k_left, EVEN_K)
-            giving = vk * till_end
-            store_tile(giving_ptr + place, giving, rows, columns, H * K, left, k_left, EVEN_K)
             apart = (summed - middle[None, :]).to(tl.float32)
-            is_strong = tl.max(tl.max(tl.abs(apart), 1), 0) > FARTHEST
+            is_strong = too_far(apart, middle)
             tl.store(strong_ptr + at * tl.cdiv(K, 64) + begin // 64, is_strong.to(tl.int32))
-            if is_strong:
-                for s in range(C):
-                    here = rows[:, None] == s
-                    g_s = tl.sum(tl.where(here, summed, 0.0), 0)
-                    since = tl.minimum((summed - g_s[None, :]).to(tl.float32), 0.0)
-                    weights = tl.where(rows[:, None] >= s, power_of_two(since), 0.0)
-                    weights *= row_of(vk, rows, s)[None, :]
-                    column = rows[None, :] == s
-                    erased += tl.where(column, tl.sum(vp * weights, 1)[:, None], 0.0)
-                    if ASKED:
-                        asked += tl.where(column, tl.sum(vq * weights, 1)[:, None], 0.0)
-            else:
-                given = tl.trans((vk * power_of_two(-apart)).to(dtype))
-                reading = power_of_two(apart)
-                erased += product((vp * reading).to(dtype), given, PRECISION)
-                if ASKED:
-                    asked += product((vq * reading).to(dtype), given, PRECISION)
+            reading = power_of_two(apart)
+            since_start = power_of_two(middle.to(tl.float32))[None, :]
+            giving = vk * power_of_two(-apart)
+            given = tl.trans(giving.to(dtype))
+            giving *= power_of_two((total - middle).to(tl.float32))[None, :]
+            store_tile(giving_ptr + place, giving, rows, columns, H * K, left, k_left, EVEN_K)
+            seeking = vp * reading
+            erased += product(seeking.to(dtype), given, PRECISION)
+            seeking *= since_start
+            store_tile(erasing_ptr + place, seeking, rows, columns, H * K, left, k_left, EVEN_K)
+            if ASKED:
+                seeking = vq * reading
+                asked += product(seeking.to(dtype), given, PRECISION)
+                seeking *= since_start
+                store_tile(asking_ptr + place, seeking, rows, columns, H * K, left, k_left, EVEN_K)
     if GATE == 1:
         g = tl.load(g_ptr + token + rows * H, mask=rows < left, other=0.0)
         g = tl.maximum(g.to(sums_ptr.dtype.element_ty), LOWEST_LOG_DECAY)

@@ -22,10 +22,7 @@ from .dplr_factor import factor_kernel
 from .dplr_pull import pairs_kernel, readers_kernel, writers_kernel
 from .dplr_solve import solve_kernel
 from .dplr_sweep import backward_kernel, forward_kernel
-
-# Chunks that a program of a launch for strong gates looks at, since there mostly are none: with one
-# each, programs that had nothing to do took 2 to 3 % of a forward and backward pass.
-_EXACT_AT_ONCE = 16
+from .strong_gates import CHUNKS_AT_ONCE
 
 
 def dplr_fused(
@@ -75,7 +72,7 @@ def _forward_op(
     )  # fmt: skip
     for exact in (False, True):
         config = configs.solve(K, V, v.dtype, exact=exact)
-        at_once = _EXACT_AT_ONCE if exact else 1
+        at_once = CHUNKS_AT_ONCE if exact else 1
         solve_kernel[(B * H * triton.cdiv(chunks, at_once),)](
             *inputs, sums, strong, *factored, scores_k, scores_b, z, y, reading,
             T, H, K, chunks, *strides, BK=config.block_m, EVEN_K=K % config.block_m == 0,
@@ -159,11 +156,11 @@ def _backward_op(
         **_tiles(config, K, V), GATE_GRAD=gate_grad, **shared,
     )  # fmt: skip
     config = configs.exact_pull(K, V, v.dtype)
-    runs = triton.cdiv(chunks, _EXACT_AT_ONCE)
+    runs = triton.cdiv(chunks, CHUNKS_AT_ONCE)
     exact_pull_kernel[(B * H * runs * triton.cdiv(K, config.block_m),)](
         q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg, *sizes,
         *_rows(q), *_rows(k), *_rows(a), *_rows(b), *_rows(v), *_rows(do),
-        **_tiles(config, K, V), GATE_GRAD=gate_grad, AT_ONCE=_EXACT_AT_ONCE, **shared,
+        **_tiles(config, K, V), GATE_GRAD=gate_grad, AT_ONCE=CHUNKS_AT_ONCE, **shared,
     )  # fmt: skip
     return grads
 

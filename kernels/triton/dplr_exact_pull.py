@@ -9,10 +9,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .delta_pull import decays_since
-from .dplr_factor import any_strong
-from .dplr_pull import before_here, from_here_on, parted, row_after, through_states
-from .tiles import load_tile, power_of_two, product, row_of, store_tile
+from .dplr_pull import parted, row_after
+from .strong_gates import any_strong, decays_since
+from .tiles import (
+    before_here,
+    from_here_on,
+    load_tile,
+    power_of_two,
+    product,
+    row_of,
+    store_tile,
+    through_states,
+)
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])

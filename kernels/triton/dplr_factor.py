@@ -15,7 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gates import FARTHEST, LOWEST_LOG_DECAY
+from .gates import LOWEST_LOG_DECAY
+from .strong_gates import too_far
 from .tiles import LOG2_E, load_tile, power_of_two, store_tile
 
 
@@ -54,7 +55,7 @@ def factor_kernel(
     middle = tl.floor(tl.sum(tl.where(rows[:, None] == C // 2 - 1, sums, 0.0), 0))
     total = tl.sum(tl.where(rows[:, None] == C - 1, sums, 0.0), 0)
     apart = (sums - middle[None, :]).to(tl.float32)
-    is_strong = tl.max(tl.max(tl.abs(apart), 1), 0) > FARTHEST
+    is_strong = too_far(apart, middle)
     tl.store(strong_ptr + at * tl.cdiv(K, 64) + begin // 64, is_strong.to(tl.int32))
     before = tl.where(is_strong, 0.0, middle)
     written = tl.where(is_strong, total, middle)
@@ -78,13 +79,3 @@ def factor_kernel(
     store_tile(given_k_ptr + place, x, rows, keys, stride, left, k_left, EVEN_K)
     x = load_tile(b_at, rows, keys, b_t, left, k_left, EVEN_K) * giving
     store_tile(given_b_ptr + place, x, rows, keys, stride, left, k_left, EVEN_K)
-
-
-@triton.jit
-def any_strong(flags_at, chunk, chunks, blocks, COUNT: tl.constexpr):
-    """Whether channels of `chunk`, or of those up to COUNT on from it, are marked."""
-    found = 0
-    at = chunk + tl.arange(0, COUNT)
-    for block in range(blocks):
-        found += tl.sum(tl.load(flags_at + at * blocks + block, mask=at < chunks, other=0), 0)
-    return found != 0

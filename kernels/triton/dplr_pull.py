@@ -18,7 +18,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import load_tile, power_of_two, product, store_tile
+from .tiles import (
+    before_here,
+    from_here_on,
+    load_tile,
+    power_of_two,
+    product,
+    store_tile,
+    through_states,
+)
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -248,23 +256,6 @@ def writers_kernel(
 
 
 @triton.jit
-def through_states(
-    x_at, rows, stride, states_at, along_k, left, k_left, V,
-    BV: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Rows of V numbers times the states' transpose, [C, BK]."""
-    along_v = tl.arange(0, BV)
-    found = tl.zeros((rows.shape[0], along_k.shape[0]), dtype=tl.float32)
-    for begin in range(0, V, BV):
-        v_left = V - begin
-        x = load_tile(x_at + begin, rows, along_v, stride, left, v_left, EVEN_V)
-        x = x.to(states_at.dtype.element_ty)
-        states = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-        found += product(x, tl.trans(states), PRECISION)
-    return found
-
-
-@triton.jit
 def row_after(rows, C: tl.constexpr):
     """In a circle."""
     return tl.where(rows == C - 1, 0, rows + 1)
@@ -281,18 +272,3 @@ def parted(pairs_at, rows, C: tl.constexpr):
     pairs = load_tile(pairs_at, rows, tl.arange(0, C), C, C, C, True)
     own = tl.where(rows[:, None] == rows[None, :], pairs, 0.0).to(tl.float32)
     return tl.where(rows[:, None] > rows[None, :], pairs, 0.0), tl.sum(own, 1)[:, None]
-
-
-@triton.jit
-def from_here_on(up, rows, PRECISION: tl.constexpr):
-    """Sums over each row and the later ones, of terms that cancel in part."""
-    SUMMING: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32x3"
-    return product(tl.where(rows[:, None] > rows[None, :], 0.0, 1.0), up, SUMMING)
-
-
-@triton.jit
-def before_here(down, rows, PRECISION: tl.constexpr):
-    """Sums over the rows before each."""
-    return product(
-        tl.where(rows[:, None] > rows[None, :], 1.0, 0.0).to(down.dtype), down, PRECISION
-    )

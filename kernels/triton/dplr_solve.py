@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .delta_solve import solved_for
-from .dplr_factor import any_strong
+from .strong_gates import any_strong
 from .tiles import load_tile, power_of_two, product, row_of, store_tile
 
 

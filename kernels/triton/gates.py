@@ -14,10 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .strong_gates import too_far
 from .tiles import LOG2_E, LOWEST_LOG_DECAY, load_tile, power_of_two, row_of, store_tile
-
-# Exponents of 2 up to this leave room in float32 for what they multiply.
-FARTHEST = tl.constexpr(115.0)
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -64,8 +62,7 @@ def factor_gates_kernel(
     middle = tl.floor(row_of(sums, rows, C // 2 - 1))
     total = row_of(sums, rows, C - 1)
     shifted = sums - middle[None, :]
-    farthest = tl.max(tl.max(tl.abs(shifted), 1), 0)
-    tl.store(strong_ptr + b * H + h, 1, mask=farthest > FARTHEST)
+    tl.store(strong_ptr + b * H + h, 1, mask=too_far(shifted, middle))
     ends = ((b * chunks + chunk) * H + h) * K + block * BK + keys
     tl.store(middle_ptr + ends, middle, mask=keys < k_left)
     tl.store(total_ptr + ends, total, mask=keys < k_left)

@@ -9,7 +9,7 @@ systems: for the backward pass each chunk keeps its corrections and the state be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from torch import Tensor
 from . import oja_configs as configs
 from .delta import _add_parts, _parts, _rows_adjacent
 from .delta_configs import chunk
-from .delta_pull import pairs_kernel, pull_kernel
-from .delta_solve import solve_kernel
+from .delta_launches import launch_pull, launch_solve
+from .delta_pull import pairs_kernel
 from .delta_sweep import backward_kernel
 from .launches import CHANNEL, kind_of, rows
 from .oja_read import outputs_kernel, queries_kernel
@@ -150,13 +150,11 @@ def _backward_op(
     config = configs.pull(K, V, dtype, shared["GATE"])
     parts = triton.cdiv(V, config.block_n)
     dg_parts = _parts(dg, parts if dg.dim() == 3 else 1)
-    pull_kernel[(B * H * chunks * parts,)](
-        do, v, v, beta, solved.sums, solved.strong, corrections, q, dk, states, dstates,
-        pairs_q, pairs_p, dv, dv, dv, dg_parts,
-        scale, T, H, V, K, chunks, dg_parts.stride(0), *rows(do), *rows(v), *rows(v), *rows(q),
-        BK=config.block_n, BV=config.block_m, OWN_KEY=True, GATE_GRAD=gate_grad,
-        EVEN_K=V % config.block_n == 0, EVEN_V=K % config.block_m == 0, STEPS=1, OF_Q=False,
-        **config.compiled(), **shared,
+    launch_pull(
+        (do, v, v), beta, solved.sums, solved.strong, (corrections, q, dk), (states, dstates),
+        (pairs_q, pairs_p), (dv, dv, dv, dg_parts), scale,
+        replace(config, block_m=config.block_n, block_n=config.block_m),
+        {**shared, "OWN_KEY": True}, GATE_GRAD=gate_grad, STEPS=1, OF_Q=False,
     )  # fmt: skip
     _add_parts(dbeta_parts, dbeta)
     _add_parts(dg_parts, dg)
@@ -241,13 +239,11 @@ def _solve(
         erasing=v.new_empty(v.shape, dtype=inner) if by_channel else v,
     )
     config = configs.solve(V, v.dtype, gate)
-    solve_kernel[(B * H * chunks[2],)](
-        asked, v, v, beta, solved.sums if log_decay is None else log_decay.contiguous(),
-        solved.sums, solved.strong, solved.z, solved.scores,
-        solved.asking, solved.giving, solved.erasing,
-        T, H, V, chunks[2], *rows(asked), *rows(v), *rows(v),
-        BK=config.block_n, OWN_KEY=True, ASKED=do is not None, EVEN_K=V % config.block_n == 0,
-        **config.compiled(), **shared,
+    launch_solve(
+        (asked, v, v), beta, solved.sums if log_decay is None else log_decay.contiguous(),
+        (solved.sums, solved.strong, solved.z, solved.scores),
+        (solved.asking, solved.giving, solved.erasing),
+        config, config.block_n, {**shared, "OWN_KEY": True}, ASKED=do is not None,
     )  # fmt: skip
     return solved
 

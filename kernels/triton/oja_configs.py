@@ -28,7 +28,7 @@ def solve(value_dim: int, dtype: torch.dtype, gate: int) -> Config:
     return Config(
         block_m=16,
         block_n=block(value_dim, 64),
-        num_stages=1 if wide else 2,
+        num_stages=1 if wide or gate == 2 else 2,
         max_registers=None if wide or gate == 2 else THREE_TO_A_PROCESSOR,
     )
 
@@ -69,8 +69,7 @@ def pull(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int) -> Config:
     return Config(
         block_m=_block(key_dim, key_dim, value_dim),
         block_n=_block(value_dim, key_dim, value_dim),
-        num_warps=8 if gate == 2 and not _is_narrow(key_dim, value_dim) else 4,
-        num_stages=1 if wide else 2,
+        num_stages=1 if wide or gate == 2 else 2,
         max_registers=None if wide or gate != 0 else THREE_TO_A_PROCESSOR,
     )
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .delta_pull import decays_since
 from .oja_sweep import lost_in
+from .strong_gates import decays_since
 from .tiles import load_tile, power_of_two, product, row_of, store_tile
 
 

@@ -71,6 +71,38 @@ def product(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def through_states(
+    x_at, rows, stride, states_at, along_k, left, k_left, V,
+    BV: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Rows of V numbers times the states' transpose, [C, BK]."""
+    along_v = tl.arange(0, BV)
+    found = tl.zeros((rows.shape[0], along_k.shape[0]), dtype=tl.float32)
+    for begin in range(0, V, BV):
+        v_left = V - begin
+        x = load_tile(x_at + begin, rows, along_v, stride, left, v_left, EVEN_V)
+        x = x.to(states_at.dtype.element_ty)
+        states = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
+        found += product(x, tl.trans(states), PRECISION)
+    return found
+
+
+@triton.jit
+def from_here_on(up, rows, PRECISION: tl.constexpr):
+    """Sums over each row and the later ones, of terms that cancel in part."""
+    SUMMING: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32x3"
+    return product(tl.where(rows[:, None] > rows[None, :], 0.0, 1.0), up, SUMMING)
+
+
+@triton.jit
+def before_here(down, rows, PRECISION: tl.constexpr):
+    """Sums over the rows before each."""
+    return product(
+        tl.where(rows[:, None] > rows[None, :], 1.0, 0.0).to(down.dtype), down, PRECISION
+    )
+
+
+@triton.jit
 def passed_on(up, down, rows):
     """Sums of `up` [R, D] over each row and the later ones, and of `down` over the earlier ones.
 
