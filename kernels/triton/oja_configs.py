@@ -1,7 +1,7 @@
 """Static configurations of Oja's kernels, one for each kernel and size class.
 
-The rules are those that the delta rule's kernels were checked with, with keys and values exchanged;
-none of Oja's has run on a GPU, and so the measured table (config_table.py) has no entry for them.
+The rules are those that the delta rule's kernels were checked with, with keys and values exchanged.
+Oja's were never tuned, and so the measured table (config_table.py) has no entry for them.
 """
 
 from __future__ import annotations
