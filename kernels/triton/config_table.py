@@ -42,6 +42,15 @@ class Config:
             "maxnreg": self.max_registers,
         }
 
+    def tile(self, key_dim: int, value_dim: int) -> dict[str, int | bool]:
+        """The arguments of a launch that cuts keys into block_m and values into block_n."""
+        return {
+            "BK": self.block_m,
+            "BV": self.block_n,
+            "EVEN_K": key_dim % self.block_m == 0,
+            "EVEN_V": value_dim % self.block_n == 0,
+        }
+
     def __str__(self) -> str:
         limit = "" if self.max_registers is None else f", {self.max_registers} registers"
         return (

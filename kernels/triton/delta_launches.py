@@ -17,9 +17,8 @@ from .delta_exact_pull import exact_pull_kernel
 from .delta_exact_solve import exact_solve_kernel
 from .delta_pull import pull_kernel
 from .delta_solve import solve_kernel
+from .launches import CHANNEL, rows
 from .strong_gates import CHUNKS_AT_ONCE
-
-_CHANNEL = 2  # the kernels' GATE
 
 
 def launch_solve(
@@ -36,13 +35,13 @@ def launch_solve(
     q, k, p = streams
     B, T, H, K = k.shape
     chunks = triton.cdiv(T, shared["C"])
-    sizes = (T, H, K, chunks, *_rows(q), *_rows(k), *_rows(p))
+    sizes = (T, H, K, chunks, *rows(q), *rows(k), *rows(p))
     constants = {**flags, "BK": width, "EVEN_K": K % width == 0}
     solve_kernel[(B * H * chunks,)](
         *streams, beta, log_decay, *found, *factored, *sizes,
         **config.compiled(), **constants, **shared,
     )  # fmt: skip
-    if shared["GATE"] == _CHANNEL:
+    if shared["GATE"] == CHANNEL:
         config = replace(config, num_warps=8, num_stages=1)
         exact_solve_kernel[(B * H * triton.cdiv(chunks, CHUNKS_AT_ONCE),)](
             *streams, beta, *found, *factored, *sizes, AT_ONCE=CHUNKS_AT_ONCE,
@@ -71,10 +70,10 @@ def launch_pull(
     B, H, chunks, K, V = states[0].shape
     T = q.shape[1]
     parts = triton.cdiv(K, config.block_m)
-    places = (*_rows(q), *_rows(k), *_rows(p), *_rows(do))
+    places = (*rows(q), *rows(k), *rows(p), *rows(do))
     sizes = (scale, T, H, K, V, chunks)
-    constants = {**shared, **flags, **_tiles(config, K, V)}
-    if shared["GATE"] != _CHANNEL:
+    constants = {**shared, **flags, **config.tile(K, V)}
+    if shared["GATE"] != CHANNEL:
         pull_kernel[(B * H * chunks * parts,)](
             *streams, beta, sums, *written, *states, *pairs, *grads, *sizes, dg.stride(0), *places,
             **config.compiled(), **constants,
@@ -89,16 +88,3 @@ def launch_pull(
     exact_pull_kernel[(B * H * triton.cdiv(chunks, CHUNKS_AT_ONCE) * parts,)](
         *tensors, *sizes, *places, AT_ONCE=CHUNKS_AT_ONCE, **config.compiled(), **constants
     )
-
-
-def _tiles(config: Config, K: int, V: int) -> dict[str, Any]:
-    return {
-        "BK": config.block_m,
-        "BV": config.block_n,
-        "EVEN_K": K % config.block_m == 0,
-        "EVEN_V": V % config.block_n == 0,
-    }
-
-
-def _rows(x: Tensor) -> tuple[int, int, int]:
-    return x.stride(0), x.stride(1), x.stride(2)

@@ -14,7 +14,6 @@ import triton
 from torch import Tensor
 
 from . import dplr_configs as configs
-from .config_table import Config
 from .configs import block
 from .delta_configs import chunk, operands
 from .dplr_exact_pull import exact_pull_kernel
@@ -147,20 +146,21 @@ def _backward_op(
     config = configs.readers(K, V, v.dtype)
     readers_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
         *factored, sums, strong, ends, do, dc, states, *pairs, dq, da, dg, *sizes, *_rows(do),
-        **_tiles(config, K, V), GATE_GRAD=gate_grad, **shared,
+        **config.tile(K, V), **config.compiled(), GATE_GRAD=gate_grad, **shared,
     )  # fmt: skip
     config = configs.writers(K, V, v.dtype)
     writers_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
         *factored, v, sums, strong, ends, c, states, dstates, *pairs, dk, db, dg,
         *sizes[1:], *_rows(v),
-        **_tiles(config, K, V), GATE_GRAD=gate_grad, **shared,
+        **config.tile(K, V), **config.compiled(), GATE_GRAD=gate_grad, **shared,
     )  # fmt: skip
     config = configs.exact_pull(K, V, v.dtype)
     runs = triton.cdiv(chunks, CHUNKS_AT_ONCE)
     exact_pull_kernel[(B * H * runs * triton.cdiv(K, config.block_m),)](
         q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg, *sizes,
         *_rows(q), *_rows(k), *_rows(a), *_rows(b), *_rows(v), *_rows(do),
-        **_tiles(config, K, V), GATE_GRAD=gate_grad, AT_ONCE=CHUNKS_AT_ONCE, **shared,
+        **config.tile(K, V), **config.compiled(), GATE_GRAD=gate_grad, AT_ONCE=CHUNKS_AT_ONCE,
+        **shared,
     )  # fmt: skip
     return grads
 
@@ -242,17 +242,6 @@ def _shared(v: Tensor) -> dict[str, Any]:
     """The kernels' common constants. Sums around bfloat16 products lose nothing in tf32."""
     precision = "ieee" if v.dtype == torch.float32 else "tf32"
     return {"C": chunk(v.dtype), "PRECISION": precision}
-
-
-def _tiles(config: Config, K: int, V: int) -> dict[str, Any]:
-    """Of keys and values, both of which may be cut."""
-    return {
-        "BK": config.block_m,
-        "BV": config.block_n,
-        "EVEN_K": K % config.block_m == 0,
-        "EVEN_V": V % config.block_n == 0,
-        **config.compiled(),
-    }
 
 
 def _rows_adjacent(x: Tensor) -> Tensor:
