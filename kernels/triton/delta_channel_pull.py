@@ -73,6 +73,7 @@ def pull_channels_kernel(
     strength = tl.load(beta_ptr + token + rows * H, mask=rows < left, other=0.0)
 
     # Rows are loaded anew for each gradient: what is kept meanwhile would not fit into registers.
+    # Each `again` is `rows` in another form, or the compiler would make one load of two.
     apart = _apart(sums_at, rows, along_k, middle, K, C, k_left, EVEN_K)
     asked = load_tile(q_at, rows, along_k, q_t, left, k_left, EVEN_K) * power_of_two(apart)
     pairs = divided(pairs_q_ptr + square, rows, tokens, C)
