@@ -12,7 +12,7 @@ from . import configs
 from .attention_backward import pull_keys_kernel, pull_queries_kernel
 from .attention_forward import attend_kernel
 from .configs import Config
-from .launches import rows
+from .strides import rows, rows_adjacent
 from .tiles import LOG2_E, LOWEST_LOG_DECAY
 
 
@@ -46,7 +46,7 @@ def _forward_op(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """o, and the logarithm to base 2 of each query's sum of weights, [B, H, T]."""
-    q, k, v = (_rows_adjacent(x) for x in (q, k, v))
+    q, k, v = (rows_adjacent(x) for x in (q, k, v))
     (B, T, H, K), V = q.shape, v.shape[-1]
     o, lse = _forward_room(q, v)
     tile = configs.attention(K, V, v.dtype)
@@ -87,7 +87,7 @@ def _backward_op(
     gate_grad: bool,
 ) -> list[Tensor]:
     """Gradients of q, k, v, sums and sinks; the last two empty if there are none or not asked."""
-    q, k, v, do = (_rows_adjacent(x) for x in (q, k, v, grad.to(v.dtype)))
+    q, k, v, do = (rows_adjacent(x) for x in (q, k, v, grad.to(v.dtype)))
     (B, T, H, K), V = q.shape, v.shape[-1]
     dq, dk, dv, dsums, _ = grads = _backward_room(q, k, v, sums, sinks, gate_grad)
     delta, sums = torch.empty_like(lse), None if sums is None else sums.contiguous()
@@ -188,8 +188,3 @@ def _compiled(
         "num_warps": tile.num_warps,
         "num_stages": tile.num_stages,
     }
-
-
-def _rows_adjacent(x: Tensor) -> Tensor:
-    """x, or a copy where the elements of a row are apart."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

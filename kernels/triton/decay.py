@@ -28,6 +28,7 @@ from .launches import (
     sweep,
     whole_pull,
 )
+from .strides import rows_adjacent
 
 
 def decay_fused(
@@ -69,7 +70,7 @@ def _forward_op(
     keep: bool,
 ) -> list[Tensor]:
     """o, the final state, and for the backward pass: saved states and what the gates became."""
-    q, k, v = (_rows_adjacent(x) for x in (q, k, v))
+    q, k, v = (rows_adjacent(x) for x in (q, k, v))
     final, saved, gates = _forward_room(q, v, log_decay, keep)
     fill_gates(gates, q, k, keep)
     start = None if initial_state is None else initial_state.contiguous()
@@ -109,7 +110,7 @@ def _backward_op(
     start_grad: bool,
 ) -> list[Tensor]:
     """Gradients of q, k, v, log_decay and the initial state; the last two empty if not asked."""
-    q, k, v, do = (_rows_adjacent(x) for x in (q, k, v, grad_o.to(v.dtype)))
+    q, k, v, do = (rows_adjacent(x) for x in (q, k, v, grad_o.to(v.dtype)))
     saved, *of_gates = kept
     decay = q if log_decay is None else log_decay.contiguous()
     gates = Gates(kind_of(log_decay), decay, *of_gates)
@@ -206,8 +207,3 @@ def _factored(gates: Gates, *, reverse: bool = False) -> tuple[Tensor, Tensor] |
 
 def _state_shape(q: Tensor, v: Tensor) -> tuple[int, int, int, int]:
     return q.shape[0], q.shape[2], q.shape[3], v.shape[3]
-
-
-def _rows_adjacent(x: Tensor) -> Tensor:
-    """x, or a copy where the elements of a row are apart."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -17,8 +17,8 @@ from . import delta_configs as configs
 from .delta_launches import launch_pull, launch_solve
 from .delta_pull import pairs_kernel
 from .delta_sweep import backward_kernel, forward_kernel
-
-_NONE, _HEAD, _CHANNEL = 0, 1, 2  # the kernels' GATE
+from .launches import CHANNEL, kind_of
+from .strides import rows, rows_adjacent
 
 
 def delta_fused(
@@ -58,8 +58,8 @@ def _forward_op(
     steps: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """o, the final state; for the backward pass what `_room` names after them."""
-    q, k, v, beta = *(_rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
-    p = k if erase_key is None else _rows_adjacent(erase_key)
+    q, k, v, beta = *(rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
+    p = k if erase_key is None else rows_adjacent(erase_key)
     room = _room(q, v, log_decay, keep)
     o, final, sums, strong, systems, scores, corrections, states, asking, giving, erasing = room
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
@@ -70,15 +70,15 @@ def _forward_op(
     config = configs.solve(*size, is_plain=is_plain)
     launch_solve(
         (q, k, p), beta, sums if log_decay is None else log_decay.contiguous(),
-        (sums, strong, systems, scores), (asking, giving, erasing), config, config.block_m, shared,
+        (sums, strong, systems, scores), (asking, giving, erasing), config, shared,
     )  # fmt: skip
-    if shared["GATE"] == _CHANNEL:
+    if shared["GATE"] == CHANNEL:
         q, k, p = asking, giving, erasing
     config = configs.forward(*size, is_plain=is_plain)
     start = final if initial_state is None else initial_state.contiguous()
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
         q, k, p, v, beta, sums, systems, scores, start, o, final, corrections, states,
-        scale, T, H, K, V, chunks, *_rows(q), *_rows(k), *_rows(p), *_rows(v),
+        scale, T, H, K, V, chunks, *rows(q), *rows(k), *rows(p), *rows(v),
         BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0,
         **config.compiled(), **shared,
@@ -120,13 +120,13 @@ def _backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, beta, log_decay, erase_key and the initial state, some empty."""
     sums, strong, systems, scores, corrections, states, asking, giving, erasing = kept
-    q, k, do = (_rows_adjacent(x) for x in (q, k, grad_o.to(v.dtype)))
-    p, beta = k if erase_key is None else _rows_adjacent(erase_key), beta.contiguous()
+    q, k, do = (rows_adjacent(x) for x in (q, k, grad_o.to(v.dtype)))
+    p, beta = k if erase_key is None else rows_adjacent(erase_key), beta.contiguous()
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v, log_decay, erase_key)
     grads = _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, start_grad)
     dq, dk, dv, dbeta, dg, dp, dstart = grads
-    sq, sk, sp = (asking, giving, erasing) if shared["GATE"] == _CHANNEL else (q, k, p)
+    sq, sk, sp = (asking, giving, erasing) if shared["GATE"] == CHANNEL else (q, k, p)
     size = (K, V, v.dtype, shared["GATE"])
     is_plain = erase_key is None and steps == 1
     config = configs.backward(*size, is_plain=is_plain)
@@ -136,7 +136,7 @@ def _backward_op(
     backward_kernel[(B * H * parts,)](
         sq, sk, sp, beta, sums, systems, scores, corrections, do, dfinal,
         dv, dbeta_parts, dstates, dstart, scale, T, H, K, V, chunks, dbeta_parts.stride(0),
-        *_rows(sq), *_rows(sk), *_rows(sp), *_rows(do),
+        *rows(sq), *rows(sk), *rows(sp), *rows(do),
         BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0,
         **config.compiled(), **shared,
@@ -144,7 +144,7 @@ def _backward_op(
     config = configs.pairs(*size, is_plain=is_plain)
     pairs_q, pairs_p = torch.empty_like(scores), torch.empty_like(scores)
     pairs_kernel[(B * H * chunks,)](
-        beta, sums, corrections, do, dv, pairs_q, pairs_p, scale, T, H, V, chunks, *_rows(do),
+        beta, sums, corrections, do, dv, pairs_q, pairs_p, scale, T, H, V, chunks, *rows(do),
         C=C, BV=config.block_n, GATE=shared["GATE"], EVEN_V=V % config.block_n == 0,
         PRECISION=shared["PRECISION"], **config.compiled(),
     )  # fmt: skip
@@ -212,17 +212,17 @@ def _room(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """o, final state, and in `kept`'s order what passes leave for later ones; some empty."""
     (B, T, H, K), V = q.shape, v.shape[-1]
-    C, gate = configs.chunk(v.dtype), _gate(log_decay)
+    C, gate = configs.chunk(v.dtype), kind_of(log_decay)
     chunks = (B, H, -(-T // C))
     inner = configs.operands(K, V, v.dtype)
     # In float64 for float32 inputs, because differences of sums are taken.
     exact = torch.float64 if v.dtype == torch.float32 else torch.float32
-    scaled = q.shape if gate == _CHANNEL else (0,)
+    scaled = q.shape if gate == CHANNEL else (0,)
     return (
         v.new_empty(v.shape),
         v.new_empty((B, H, K, V), dtype=torch.float32),
         v.new_empty(((0,), (*chunks, C), (*chunks, C, K))[gate], dtype=exact),
-        v.new_empty((*chunks, -(-K // 64)) if gate == _CHANNEL else (0,), dtype=torch.int32),
+        v.new_empty((*chunks, -(-K // 64)) if gate == CHANNEL else (0,), dtype=torch.int32),
         v.new_empty((*chunks, C, C), dtype=inner),
         v.new_empty((*chunks, C, C), dtype=inner),
         v.new_empty(v.shape if keep else (0,), dtype=inner),
@@ -271,22 +271,7 @@ def _shared(v: Tensor, log_decay: Tensor | None, erase_key: Tensor | None) -> di
     precision = "ieee" if v.dtype == torch.float32 else "tf32"
     return {
         "C": configs.chunk(v.dtype),
-        "GATE": _gate(log_decay),
+        "GATE": kind_of(log_decay),
         "OWN_KEY": erase_key is None,
         "PRECISION": precision,
     }
-
-
-def _gate(log_decay: Tensor | None) -> int:
-    if log_decay is None:
-        return _NONE
-    return _HEAD if log_decay.dim() == 3 else _CHANNEL
-
-
-def _rows_adjacent(x: Tensor) -> Tensor:
-    """x, or a copy where the elements of a row are apart."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _rows(x: Tensor) -> tuple[int, int, int]:
-    return x.stride(0), x.stride(1), x.stride(2)

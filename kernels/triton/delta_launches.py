@@ -17,7 +17,8 @@ from .delta_exact_pull import exact_pull_kernel
 from .delta_exact_solve import exact_solve_kernel
 from .delta_pull import pull_kernel
 from .delta_solve import solve_kernel
-from .launches import CHANNEL, rows
+from .launches import CHANNEL
+from .strides import rows
 from .strong_gates import CHUNKS_AT_ONCE
 
 
@@ -28,7 +29,6 @@ def launch_solve(
     found: tuple[Tensor, Tensor, Tensor, Tensor],  # room for sums, strong, Z, scores
     factored: tuple[Tensor, Tensor, Tensor],  # room for asking, giving, erasing
     config: Config,
-    width: int,  # of a tile of keys
     shared: dict[str, Any],  # C, GATE, OWN_KEY, PRECISION
     **flags: Any,  # perhaps ASKED
 ) -> None:
@@ -36,7 +36,7 @@ def launch_solve(
     B, T, H, K = k.shape
     chunks = triton.cdiv(T, shared["C"])
     sizes = (T, H, K, chunks, *rows(q), *rows(k), *rows(p))
-    constants = {**flags, "BK": width, "EVEN_K": K % width == 0}
+    constants = {**flags, "BK": config.block_m, "EVEN_K": K % config.block_m == 0}
     solve_kernel[(B * H * chunks,)](
         *streams, beta, log_decay, *found, *factored, *sizes,
         **config.compiled(), **constants, **shared,

@@ -21,6 +21,7 @@ from .dplr_factor import factor_kernel
 from .dplr_pull import pairs_kernel, readers_kernel, writers_kernel
 from .dplr_solve import solve_kernel
 from .dplr_sweep import backward_kernel, forward_kernel
+from .strides import rows, rows_adjacent
 from .strong_gates import CHUNKS_AT_ONCE
 
 
@@ -58,12 +59,12 @@ def _forward_op(
     keep: bool,
 ) -> list[Tensor]:
     """o, the final state; for the backward pass what `_room` names after them."""
-    q, k, v, a, b = (_rows_adjacent(x) for x in (q, k, v, a, b))
+    q, k, v, a, b = (rows_adjacent(x) for x in (q, k, v, a, b))
     room = _room(q, v, keep)
     o, final, sums, strong, ends, scores_k, scores_b, z, y, c, states, *factored, reading = room
     (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v)
-    inputs, strides = (q, k, a, b), (*_rows(q), *_rows(k), *_rows(a), *_rows(b))
+    inputs, strides = (q, k, a, b), (*rows(q), *rows(k), *rows(a), *rows(b))
     width = block(K, 64)
     factor_kernel[(B * H * chunks * triton.cdiv(K, width),)](
         *inputs, log_decay.contiguous(), sums, strong, ends, *factored, T, H, K, chunks, *strides,
@@ -83,7 +84,7 @@ def _forward_op(
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
         asked, reading, given_k, given_b, v, ends, y, scores_k, scores_b, start,
         o, final, c, states,
-        scale, T, H, K, V, chunks, *_rows(v),
+        scale, T, H, K, V, chunks, *rows(v),
         BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
     )  # fmt: skip
@@ -122,7 +123,7 @@ def _backward_op(
     """Gradients of q, k, v, a, b, log_decay and the initial state, the last two perhaps empty."""
     sums, strong, ends, scores_k, scores_b, z, y, c, states, *factored, reading = kept
     asked, _, given_k, given_b = factored
-    q, k, v, a, b, do = (_rows_adjacent(x) for x in (q, k, v, a, b, grad_o.to(v.dtype)))
+    q, k, v, a, b, do = (rows_adjacent(x) for x in (q, k, v, a, b, grad_o.to(v.dtype)))
     (B, T, H, K), V, C = q.shape, v.shape[-1], chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v)
     grads = _gradients(q, v, gate_grad, start_grad)
@@ -132,33 +133,33 @@ def _backward_op(
     backward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
         asked, reading, given_k, given_b, ends, y, scores_k, scores_b, do,
         dstart if grad_final is None else grad_final.float().contiguous(), dv, dc, dstates, dstart,
-        scale, T, H, K, V, chunks, *_rows(do),
+        scale, T, H, K, V, chunks, *rows(do),
         BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
     )  # fmt: skip
     config = configs.pairs(K, V, v.dtype)
     pairs = [torch.empty_like(z) for _ in range(4)]
     pairs_kernel[(B * H * chunks,)](
-        v, c, z, do, dc, *pairs, scale, T, H, V, chunks, *_rows(v), *_rows(do),
+        v, c, z, do, dc, *pairs, scale, T, H, V, chunks, *rows(v), *rows(do),
         BV=config.block_n, EVEN_V=V % config.block_n == 0, **config.compiled(), **shared,
     )  # fmt: skip
     sizes = (scale, T, H, K, V, chunks)
     config = configs.readers(K, V, v.dtype)
     readers_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
-        *factored, sums, strong, ends, do, dc, states, *pairs, dq, da, dg, *sizes, *_rows(do),
+        *factored, sums, strong, ends, do, dc, states, *pairs, dq, da, dg, *sizes, *rows(do),
         **config.tile(K, V), **config.compiled(), GATE_GRAD=gate_grad, **shared,
     )  # fmt: skip
     config = configs.writers(K, V, v.dtype)
     writers_kernel[(B * H * chunks * triton.cdiv(K, config.block_m),)](
         *factored, v, sums, strong, ends, c, states, dstates, *pairs, dk, db, dg,
-        *sizes[1:], *_rows(v),
+        *sizes[1:], *rows(v),
         **config.tile(K, V), **config.compiled(), GATE_GRAD=gate_grad, **shared,
     )  # fmt: skip
     config = configs.exact_pull(K, V, v.dtype)
     runs = triton.cdiv(chunks, CHUNKS_AT_ONCE)
     exact_pull_kernel[(B * H * runs * triton.cdiv(K, config.block_m),)](
         q, k, a, b, v, sums, strong, c, do, dc, states, dstates, *pairs, dq, dk, da, db, dg, *sizes,
-        *_rows(q), *_rows(k), *_rows(a), *_rows(b), *_rows(v), *_rows(do),
+        *rows(q), *rows(k), *rows(a), *rows(b), *rows(v), *rows(do),
         **config.tile(K, V), **config.compiled(), GATE_GRAD=gate_grad, AT_ONCE=CHUNKS_AT_ONCE,
         **shared,
     )  # fmt: skip
@@ -242,12 +243,3 @@ def _shared(v: Tensor) -> dict[str, Any]:
     """The kernels' common constants. Sums around bfloat16 products lose nothing in tf32."""
     precision = "ieee" if v.dtype == torch.float32 else "tf32"
     return {"C": chunk(v.dtype), "PRECISION": precision}
-
-
-def _rows_adjacent(x: Tensor) -> Tensor:
-    """x, or a copy where the elements of a row are apart."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _rows(x: Tensor) -> tuple[int, int, int]:
-    return x.stride(0), x.stride(1), x.stride(2)

@@ -13,6 +13,7 @@ from .config_table import Config
 from .configs import CHUNK
 from .gates import factor_gates_kernel, sum_gates_kernel
 from .pull import pull_kernel
+from .strides import rows
 from .sweep import join_segments_kernel, sweep_kernel
 from .whole_pull import whole_pull_kernel
 
@@ -294,10 +295,6 @@ def whole_pull(
 
 def chunks_of(length: int) -> int:
     return -(-length // CHUNK)
-
-
-def rows(x: Tensor) -> tuple[int, int, int]:
-    return x.stride(0), x.stride(1), x.stride(2)
 
 
 def _heads(gates: Gates) -> tuple[int, int]:

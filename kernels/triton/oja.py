@@ -17,14 +17,16 @@ import triton
 from torch import Tensor
 
 from . import oja_configs as configs
-from .delta import _add_parts, _parts, _rows_adjacent
+from .config_table import Config
+from .delta import _add_parts, _parts
 from .delta_configs import chunk
 from .delta_launches import launch_pull, launch_solve
 from .delta_pull import pairs_kernel
 from .delta_sweep import backward_kernel
-from .launches import CHANNEL, kind_of, rows
+from .launches import CHANNEL, kind_of
 from .oja_read import outputs_kernel, queries_kernel
 from .oja_sweep import corrections_kernel
+from .strides import rows, rows_adjacent
 
 
 def oja_fused(
@@ -58,7 +60,7 @@ def _forward_op(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """o, the final state; for the backward pass corrections and states, empty if not to keep."""
-    q, k, v, beta = *(_rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
+    q, k, v, beta = *(rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
     (B, T, H, K), V, dtype = q.shape, v.shape[-1], v.dtype
     solved = _solve(None, v, beta, log_decay, z_dtype=torch.float32)
     o, final, corrections, states = _room(q, v, keep=True)
@@ -112,7 +114,7 @@ def _backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, beta, log_decay and the initial state, the last two maybe empty."""
     corrections, states = kept
-    q, v, do = (_rows_adjacent(x) for x in (q, v, grad_o.to(v.dtype)))
+    q, v, do = (rows_adjacent(x) for x in (q, v, grad_o.to(v.dtype)))
     beta = beta.contiguous()
     (B, T, H, K), V, dtype = q.shape, v.shape[-1], v.dtype
     solved = _solve(do, v, beta, log_decay, z_dtype=corrections.dtype)
@@ -153,8 +155,7 @@ def _backward_op(
     launch_pull(
         (do, v, v), beta, solved.sums, solved.strong, (corrections, q, dk), (states, dstates),
         (pairs_q, pairs_p), (dv, dv, dv, dg_parts), scale,
-        replace(config, block_m=config.block_n, block_n=config.block_m),
-        {**shared, "OWN_KEY": True}, GATE_GRAD=gate_grad, STEPS=1, OF_Q=False,
+        _of_values(config), {**shared, "OWN_KEY": True}, GATE_GRAD=gate_grad, STEPS=1, OF_Q=False,
     )  # fmt: skip
     _add_parts(dbeta_parts, dbeta)
     _add_parts(dg_parts, dg)
@@ -203,6 +204,11 @@ def _pull(
 _forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
 
 
+def _of_values(config: Config) -> Config:
+    """As the delta rule's kernels take it, whose keys are the values here."""
+    return replace(config, block_m=config.block_n, block_n=config.block_m)
+
+
 @dataclass(frozen=True, slots=True)
 class _Solved:
     """What `solve_kernel` finds of each chunk; empty tensors where a gate's kind has no such."""
@@ -243,7 +249,7 @@ def _solve(
         (asked, v, v), beta, solved.sums if log_decay is None else log_decay.contiguous(),
         (solved.sums, solved.strong, solved.z, solved.scores),
         (solved.asking, solved.giving, solved.erasing),
-        config, config.block_n, {**shared, "OWN_KEY": True}, ASKED=do is not None,
+        _of_values(config), {**shared, "OWN_KEY": True}, ASKED=do is not None,
     )  # fmt: skip
     return solved
 

@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 
 from .scan_sweep import scan_kernel, scan_pull_kernel, segment_kernel
+from .strides import rows_adjacent
 
 _TILE = {"RUNS": 16, "RUN": 8, "BD": 32, "STAGES": 3, "num_warps": 4}
 _TILE_TOKENS = _TILE["RUNS"] * _TILE["RUN"]
@@ -39,7 +40,7 @@ def scan_fused(
 def _forward_op(
     x: Tensor, log_decay: Tensor, initial_state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    x, log_decay = _adjacent(x), _adjacent(log_decay)
+    x, log_decay = rows_adjacent(x), rows_adjacent(log_decay)
     start = None if initial_state is None else initial_state.contiguous()
     h, final = _forward_shapes(x, log_decay, initial_state)
     grid, sizes, decays, added = _segments(x, log_decay, reverse=False)
@@ -69,7 +70,7 @@ def _backward_op(
     start_grad: bool,
 ) -> list[Tensor]:
     """Gradients of x, log_decay and the initial state; the last two empty if not asked."""
-    dh, log_decay = _adjacent(grad_h), _adjacent(log_decay)
+    dh, log_decay = rows_adjacent(grad_h), rows_adjacent(log_decay)
     start = None if initial_state is None else initial_state.contiguous()
     dfinal = None if grad_final is None else grad_final.contiguous()
     dx, dg, dstart = _backward_shapes(
@@ -160,8 +161,3 @@ def _segments(
 def _strides(x: Tensor) -> tuple[int, int]:
     """Of sequences and tokens; a constant [D] is the same for all of them."""
     return (0, 0) if x.dim() == 1 else (x.stride(0), x.stride(1))
-
-
-def _adjacent(x: Tensor) -> Tensor:
-    """x, or a copy where a token's channels are apart."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
