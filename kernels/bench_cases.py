@@ -140,6 +140,12 @@ def _delta(kind: str, x: _Inputs) -> Made:
     return leaves, partial(chunk_delta, *leaves)
 
 
+def _delta_value(x: _Inputs) -> Made:
+    leaves = [*x.qkv(), x.weight(*x.shape[:3]), x.gate(*x.shape)]
+    *others, gate = leaves
+    return leaves, partial(chunk_delta, *others, value_log_decay=gate)
+
+
 def _packed(make: Callable[[_Inputs], Made], x: _Inputs) -> Made:
     """As many sequences and tokens as the shape has, of unequal lengths in one row."""
     B, T, H, K = x.shape
@@ -280,6 +286,7 @@ _MAKERS: dict[str, Callable[[_Inputs], Made]] = {
     "delta none": partial(_delta, "none"),
     "delta scalar": partial(_delta, "scalar"),
     "delta channel": partial(_delta, "channel"),
+    "delta value": _delta_value,
     "dplr none": partial(_dplr, "none"),
     "dplr scalar": partial(_dplr, "scalar"),
     "dplr channel": partial(_dplr, "channel"),

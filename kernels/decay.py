@@ -76,8 +76,6 @@ def chunk_decay(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = working_dtype(q, k, v, initial_state)
     fuses = dtype == torch.float32 and scale != 0
-    # A decay of the value channels fuses alone.
-    fuses = fuses and (value_log_decay is None or (log_decay is None and bonus is None))
     width = normalised_width(v.shape[-1], "triton") if normalise else v.shape[-1]
     fuses = fuses and max(q.shape[-1], width) <= LARGEST_FUSED_DIM
     form = choose_form(
@@ -126,12 +124,9 @@ def _fused(
     initial_state: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    from .triton.decay import decay_fused  # needs a package that CPU-only machines may lack
-    from .triton.value_decay import value_decay_fused
+    from .triton.any_decay import any_decay_fused  # CPU-only machines may lack what it needs
 
-    if value_log_decay is not None:
-        return value_decay_fused(q, k, v, value_log_decay, initial_state, scale)
-    return decay_fused(q, k, v, log_decay, bonus, initial_state, scale)
+    return any_decay_fused(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
 
 
 def per_token(log_decay: MaybeTensor, q: Tensor) -> MaybeTensor:

@@ -50,7 +50,7 @@ def chunk_delta(
     log, 0 or below: [H] constant, [B, T, H] or [B, T, H, K]. The heads of both may also be the HV
     value heads.
     write_strength: w, [B, nT, HV] or [B, nT, HV, V]; beta if None, which is then one a head.
-    value_log_decay: [B, T, HV, V], decays the state's columns (not in the Triton form).
+    value_log_decay: [B, T, HV, V], decays the state's columns.
     erase_key: p, [B, nT, H, K]; k if None. scale: of q, K**-0.5 if None.
     initial_state: [B, HV, K, V].
     cu_seqlens: [N + 1], where N sequences packed into B = 1 begin and end, counted in tokens, not
@@ -81,11 +81,10 @@ def chunk_delta(
             form=form,
         )
     dtype, out_dtype, heads = working_dtype(q, k, v, initial_state), v.dtype, v.shape[2]
-    fuses = value_log_decay is None
     form = choose_form(
         form,
         k.shape[1],
-        fused_on=fused_device("chunk_delta", form, q, v, dtype) if fuses else None,
+        fused_on=fused_device("chunk_delta", form, q, v, dtype),
         fused_is_best=fused_is_best(v),
     )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -111,7 +110,7 @@ def chunk_delta(
     if form == "triton":
         from .triton.delta import delta_fused  # needs a package that CPU-only machines may lack
 
-        o, state = delta_fused(q, k, v, beta, log_decay, p, start, scale)
+        o, state = delta_fused(q, k, v, beta, log_decay, value_log_decay, p, start, scale)
     else:
         o, state = delta_chunks(q, k, v, beta, log_decay, value_log_decay, p, start, scale)
     return o.to(out_dtype), state

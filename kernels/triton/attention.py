@@ -12,6 +12,7 @@ from . import configs
 from .attention_backward import pull_keys_kernel, pull_queries_kernel
 from .attention_forward import attend_kernel
 from .configs import Config
+from .operators import operator
 from .strides import rows, rows_adjacent
 from .tiles import LOG2_E, LOWEST_LOG_DECAY
 
@@ -35,7 +36,7 @@ def attention_fused(
     return o
 
 
-@torch.library.custom_op("linearch::attention_forward", mutates_args=())
+@operator("attention_forward")
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -72,7 +73,7 @@ def _forward_shapes(
     return _forward_room(q, v)
 
 
-@torch.library.custom_op("linearch::attention_backward", mutates_args=())
+@operator("attention_backward")
 def _backward_op(
     q: Tensor,
     k: Tensor,

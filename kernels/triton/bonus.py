@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .norm import adjacent
+from .operators import operator
 
 _TILE = 2048  # elements
 _PROGRAMS = 1056  # of a backward pass, each with a part of a head's gradient
@@ -32,7 +33,7 @@ def bonus_fused(
     return y.view(o.shape)
 
 
-@torch.library.custom_op("linearch::bonus_forward", mutates_args=())
+@operator("bonus_forward")
 def _forward_op(o: Tensor, q: Tensor, k: Tensor, v: Tensor, bonus: Tensor, scale: float) -> Tensor:
     y, inputs = _forward_shape(o, q, k, v, bonus, scale), [adjacent(t) for t in (o, q, k, v)]
     tokens, heads, block, widths = _sizes(v, bonus)
@@ -50,7 +51,7 @@ def _forward_shape(
     return torch.empty(o.shape, dtype=o.dtype, device=o.device)
 
 
-@torch.library.custom_op("linearch::bonus_backward", mutates_args=())
+@operator("bonus_backward")
 def _backward_op(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bonus: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from . import configs
 from .configs import Walk
 from .convolution_walk import convolve_kernel, convolve_pull_kernel
+from .operators import operator
 
 LARGEST_HEAD = 256  # of unit length
 
@@ -37,7 +38,7 @@ def has_fused_heads(head_dim: int) -> bool:
     return head_dim <= LARGEST_HEAD and head_dim == triton.next_power_of_2(head_dim)
 
 
-@torch.library.custom_op("linearch::convolution_forward", mutates_args=())
+@operator("convolution_forward")
 def _forward_op(
     x: Tensor,
     weight: Tensor,
@@ -76,7 +77,7 @@ def _forward_shape(
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-@torch.library.custom_op("linearch::convolution_backward", mutates_args=())
+@operator("convolution_backward")
 def _backward_op(
     grad: Tensor,
     x: Tensor,

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .operators import operator
 from .tiles import LOG2_E, power_of_two
 
 _COLUMNS = 4096  # at once
@@ -21,7 +22,7 @@ def loss_and_gradient_fused(
     return _loss_of_rows(logits, targets, share, with_grad), logits
 
 
-@torch.library.custom_op("linearch::cross_entropy_rows", mutates_args=("logits",))
+@operator("cross_entropy_rows", mutates_args=("logits",))
 def _loss_of_rows(logits: Tensor, targets: Tensor, share: Tensor, with_grad: bool) -> Tensor:
     """The rows' losses times their shares, summed; with_grad leaves their gradient in `logits`.
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bonus import bonus_fused
 from .launches import (
     CHANNEL,
     HEAD,
@@ -28,6 +27,7 @@ from .launches import (
     sweep,
     whole_pull,
 )
+from .operators import operator
 from .strides import rows_adjacent
 
 
@@ -36,30 +36,19 @@ def decay_fused(
     k: Tensor,
     v: Tensor,  # [B, T, H, V]
     log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
-    bonus: Tensor | None,  # [H, K]
     initial_state: Tensor | None,  # [B, H, K, V] float32
     scale: float,  # not 0
 ) -> tuple[Tensor, Tensor]:
     """o [B, T, H, V] and the final state [B, H, K, V] in float32."""
-    inputs = (q, k, v, log_decay, bonus, initial_state)
+    inputs = (q, k, v, log_decay, initial_state)
     wanted = any(x is not None and x.requires_grad for x in inputs)
     pulls = log_decay is not None or fits_a_program(q, v, NONE)
     keep = pulls and torch.is_grad_enabled() and wanted
-    if bonus is None:
-        o, final, *_ = _forward_op(q, k, v, log_decay, initial_state, scale, keep)
-        return o, final
-    # Token t reads S_{t-1}: what an ordinary read one token earlier would see.
-    next_q = torch.cat((q[:, 1:], torch.zeros_like(q[:, :1])), dim=1)
-    o, final, *_ = _forward_op(next_q, k, v, log_decay, initial_state, scale, keep)
-    if initial_state is None:
-        first = torch.zeros_like(v[:, :1])
-    else:
-        first = scale * torch.matmul(q[:, 0, :, None].float(), initial_state).transpose(1, 2)
-    read = torch.cat((first.to(v.dtype), o[:, :-1]), dim=1)
-    return bonus_fused(read, q, k, v, bonus, scale), final
+    o, final, *_ = _forward_op(*inputs, scale, keep)
+    return o, final
 
 
-@torch.library.custom_op("linearch::decay_forward", mutates_args=())
+@operator("decay_forward")
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -95,7 +84,7 @@ def _forward_shapes(
     return [v.new_empty(v.shape), final, saved, *gates.tensors()]
 
 
-@torch.library.custom_op("linearch::decay_backward", mutates_args=())
+@operator("decay_backward")
 def _backward_op(
     q: Tensor,
     k: Tensor,

@@ -1,7 +1,9 @@
 """chunk_delta's Triton form: passes over a sequence as torch operators, autograd between them.
 
 For the backward pass each chunk keeps its system, scores and corrections, the state before it and,
-with a decay per channel, its keys and queries times their decays.
+with a decay per channel, its keys and queries times their decays. Where the state's columns decay,
+the sweeps go through those decays, and the gradients have kernels of their own (column_decays.py,
+delta_column_pull.py).
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from torch import Tensor
 
 from ..steps import at_first_step, at_last_step
 from . import delta_configs as configs
+from .delta_column_launches import launch_column_pairs, launch_column_pull, sum_columns
 from .delta_launches import launch_pull, launch_solve
 from .delta_pull import pairs_kernel
 from .delta_sweep import backward_kernel, forward_kernel
 from .launches import CHANNEL, kind_of
+from .operators import operator
 from .strides import rows, rows_adjacent
 
 
@@ -27,6 +31,7 @@ def delta_fused(
     v: Tensor,  # [B, nT, H, V]
     beta: Tensor,  # [B, nT, H] float32
     log_decay: Tensor | None,  # [B, T, H] or [B, T, H, K]
+    value_log_decay: Tensor | None,  # [B, T, H, V]
     erase_key: Tensor | None,  # [B, nT, H, K]; None: k
     initial_state: Tensor | None,  # [B, H, K, V] float32
     scale: float,
@@ -34,53 +39,62 @@ def delta_fused(
     """o [B, T, H, V] and the final state [B, H, K, V] in float32."""
     steps = k.shape[1] // q.shape[1]
     q = at_last_step(q, steps)
-    log_decay = None if log_decay is None else at_first_step(log_decay, steps)
+    log_decay, value_log_decay = (
+        None if decay is None else at_first_step(decay, steps)
+        for decay in (log_decay, value_log_decay)
+    )
     if log_decay is None and v.dtype == torch.float32:
         # Without a gate, dk was wrong by 11 % on an H200 (Triton 3.6) beside an erase key of 100.
         log_decay = torch.zeros_like(beta)
-    inputs = (q, k, v, beta, log_decay, erase_key, initial_state)
+    inputs = (q, k, v, beta, log_decay, value_log_decay, erase_key, initial_state)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     o, final, *_ = _forward_op(*inputs, scale, keep, steps)
     return o[:, steps - 1 :: steps], final
 
 
-@torch.library.custom_op("linearch::delta_forward", mutates_args=())
+@operator("delta_forward")
 def _forward_op(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     beta: Tensor,
     log_decay: Tensor | None,
+    value_log_decay: Tensor | None,
     erase_key: Tensor | None,
     initial_state: Tensor | None,
     scale: float,
     keep: bool,
     steps: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """o, the final state; for the backward pass what `_room` names after them."""
     q, k, v, beta = *(rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
     p = k if erase_key is None else rows_adjacent(erase_key)
-    room = _room(q, v, log_decay, keep)
-    o, final, sums, strong, systems, scores, corrections, states, asking, giving, erasing = room
+    room = _room(q, v, log_decay, value_log_decay, keep)
+    o, final, *kept = room
+    sums, strong, systems, scores, corrections, states, asking, giving, erasing, *by_column = kept
+    columns, erasures = by_column if value_log_decay is not None else (None, None)
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
     chunks = triton.cdiv(T, C)
     shared = _shared(v, log_decay, erase_key)
     size = (K, V, v.dtype, shared["GATE"])
-    is_plain = erase_key is None and steps == 1
+    is_plain = erase_key is None and steps == 1 and columns is None
     config = configs.solve(*size, is_plain=is_plain)
     launch_solve(
         (q, k, p), beta, sums if log_decay is None else log_decay.contiguous(),
         (sums, strong, systems, scores), (asking, giving, erasing), config, shared,
+        system_ptr=erasures if keep else None,
     )  # fmt: skip
+    if value_log_decay is not None:
+        sum_columns(value_log_decay, columns)
     if shared["GATE"] == CHANNEL:
         q, k, p = asking, giving, erasing
-    config = configs.forward(*size, is_plain=is_plain)
+    config = configs.forward(*size, is_plain=is_plain, has_columns=columns is not None)
     start = final if initial_state is None else initial_state.contiguous()
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
         q, k, p, v, beta, sums, systems, scores, start, o, final, corrections, states,
         scale, T, H, K, V, chunks, *rows(q), *rows(k), *rows(p), *rows(v),
         BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
-        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0,
+        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, columns_ptr=columns,
         **config.compiled(), **shared,
     )  # fmt: skip
     return room
@@ -93,22 +107,24 @@ def _forward_shapes(
     v: Tensor,
     beta: Tensor,
     log_decay: Tensor | None,
+    value_log_decay: Tensor | None,
     erase_key: Tensor | None,
     initial_state: Tensor | None,
     scale: float,
     keep: bool,
     steps: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _room(q, v, log_decay, keep)
+) -> list[Tensor]:
+    return _room(q, v, log_decay, value_log_decay, keep)
 
 
-@torch.library.custom_op("linearch::delta_backward", mutates_args=())
+@operator("delta_backward")
 def _backward_op(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     beta: Tensor,
     log_decay: Tensor | None,
+    value_log_decay: Tensor | None,
     erase_key: Tensor | None,
     kept: list[Tensor],
     grad_o: Tensor,
@@ -116,20 +132,22 @@ def _backward_op(
     scale: float,
     steps: int,
     gate_grad: bool,
+    column_grad: bool,
     start_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, beta, log_decay, erase_key and the initial state, some empty."""
-    sums, strong, systems, scores, corrections, states, asking, giving, erasing = kept
+) -> list[Tensor]:
+    """Gradients of the first seven and of the initial state; some empty."""
+    sums, strong, systems, scores, corrections, states, asking, giving, erasing, *by_column = kept
+    columns, erasures = by_column if value_log_decay is not None else (None, None)
     q, k, do = (rows_adjacent(x) for x in (q, k, grad_o.to(v.dtype)))
     p, beta = k if erase_key is None else rows_adjacent(erase_key), beta.contiguous()
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v, log_decay, erase_key)
     grads = _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, start_grad)
-    dq, dk, dv, dbeta, dg, dp, dstart = grads
+    dq, dk, dv, dbeta, dg, dh, dp, dstart = grads
     sq, sk, sp = (asking, giving, erasing) if shared["GATE"] == CHANNEL else (q, k, p)
     size = (K, V, v.dtype, shared["GATE"])
-    is_plain = erase_key is None and steps == 1
-    config = configs.backward(*size, is_plain=is_plain)
+    is_plain = erase_key is None and steps == 1 and columns is None
+    config = configs.backward(*size, is_plain=is_plain, has_columns=columns is not None)
     parts = triton.cdiv(V, config.block_n)
     dbeta_parts, dstates = _parts(dbeta, parts), torch.empty_like(states)
     dfinal = dstart if grad_final is None else grad_final.float().contiguous()
@@ -138,26 +156,36 @@ def _backward_op(
         dv, dbeta_parts, dstates, dstart, scale, T, H, K, V, chunks, dbeta_parts.stride(0),
         *rows(sq), *rows(sk), *rows(sp), *rows(do),
         BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
-        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0,
+        EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, columns_ptr=columns,
         **config.compiled(), **shared,
     )  # fmt: skip
     config = configs.pairs(*size, is_plain=is_plain)
-    pairs_q, pairs_p = torch.empty_like(scores), torch.empty_like(scores)
-    pairs_kernel[(B * H * chunks,)](
-        beta, sums, corrections, do, dv, pairs_q, pairs_p, scale, T, H, V, chunks, *rows(do),
-        C=C, BV=config.block_n, GATE=shared["GATE"], EVEN_V=V % config.block_n == 0,
-        PRECISION=shared["PRECISION"], **config.compiled(),
-    )  # fmt: skip
+    pairs, written = (torch.empty_like(scores), torch.empty_like(scores)), (corrections, do, dv)
+    if columns is None:
+        pairs_kernel[(B * H * chunks,)](
+            beta, sums, *written, *pairs, scale, T, H, V, chunks, *rows(do),
+            C=C, BV=config.block_n, GATE=shared["GATE"], EVEN_V=V % config.block_n == 0,
+            PRECISION=shared["PRECISION"], **config.compiled(),
+        )  # fmt: skip
+    else:
+        wide = configs.with_columns(config)
+        if column_grad:
+            dh = launch_column_pull(
+                (sq, sk, sp), beta, sums, columns, (erasures, scores), written, (states, dstates),
+                scale, configs.with_columns(configs.pull(*size, is_plain=False)), shared, steps,
+            )  # fmt: skip
+        written = launch_column_pairs(beta, sums, columns, written, pairs, scale, wide, shared)
     config = configs.pull(*size, is_plain=is_plain)
     parts = triton.cdiv(K, config.block_m)
     dg_parts = _parts(dg, parts if dg.dim() == 3 else 1)
     launch_pull(
-        (q, k, p), beta, sums, strong, (corrections, do, dv), (states, dstates), (pairs_q, pairs_p),
+        (q, k, p), beta, sums, strong, written, (states, dstates), pairs,
         (dq, dk, dp, dg_parts), scale, config, shared, GATE_GRAD=gate_grad, STEPS=steps,
+        columns_ptr=columns,
     )  # fmt: skip
     _add_parts(dbeta_parts, dbeta)
     _add_parts(dg_parts, dg)
-    return grads
+    return [dq, dk, dv, dbeta, dg, dh, dp, dstart]
 
 
 @_backward_op.register_fake
@@ -167,6 +195,7 @@ def _backward_shapes(
     v: Tensor,
     beta: Tensor,
     log_decay: Tensor | None,
+    value_log_decay: Tensor | None,
     erase_key: Tensor | None,
     kept: list[Tensor],
     grad_o: Tensor,
@@ -174,42 +203,45 @@ def _backward_shapes(
     scale: float,
     steps: int,
     gate_grad: bool,
+    column_grad: bool,
     start_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, start_grad)
+) -> list[Tensor]:
+    *of_keys, dh, dp, dstart = _gradients(
+        q, k, v, beta, log_decay, erase_key, gate_grad, start_grad
+    )
+    return [*of_keys, beta.new_empty(v.shape) if column_grad else dh, dp, dstart]
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, beta, log_decay, erase_key, _, ctx.scale, _, ctx.steps = inputs
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    *tensors, _, ctx.scale, _, ctx.steps = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[2:])
-    ctx.save_for_backward(q, k, v, beta, log_decay, erase_key, *output[2:])
+    ctx.save_for_backward(*tensors, *output[2:])
 
 
-def _pull(
-    ctx: Any, grad_o: Tensor | None, grad_final: Tensor | None, *_: None
-) -> tuple[Tensor | None, ...]:
-    q, k, v, beta, log_decay, erase_key, *kept = ctx.saved_tensors
+def _pull(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    q, k, v, beta, log_decay, value_log_decay, erase_key, *kept = ctx.saved_tensors
+    grad_o, grad_final = grads[:2]
     grad_o = torch.zeros_like(v) if grad_o is None else grad_o
-    _, _, _, _, gate_grad, _, start_grad, *_ = ctx.needs_input_grad
+    _, _, _, _, gate_grad, column_grad, _, start_grad, *_ = ctx.needs_input_grad
     # Gates of 0 in the place of none run the kernel that was checked with them.
     with_gates = gate_grad or (log_decay is not None and v.dtype == torch.float32)
-    dq, dk, dv, dbeta, dg, dp, dstart = _backward_op(
-        q, k, v, beta, log_decay, erase_key, kept, grad_o, grad_final, ctx.scale,
-        ctx.steps, with_gates, start_grad,
+    dq, dk, dv, dbeta, dg, dh, dp, dstart = _backward_op(
+        q, k, v, beta, log_decay, value_log_decay, erase_key, kept, grad_o, grad_final, ctx.scale,
+        ctx.steps, with_gates, column_grad, start_grad,
     )  # fmt: skip
     of_gates = dg.to(log_decay.dtype) if gate_grad else None
+    of_columns = dh.to(value_log_decay.dtype) if column_grad else None
     of_erase_key = None if erase_key is None else dp
     of_start = dstart if start_grad else None
-    return dq, dk, dv, dbeta, of_gates, of_erase_key, of_start, None, None, None
+    return dq, dk, dv, dbeta, of_gates, of_columns, of_erase_key, of_start, None, None, None
 
 
 _forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
 
 
 def _room(
-    q: Tensor, v: Tensor, log_decay: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    q: Tensor, v: Tensor, log_decay: Tensor | None, value_log_decay: Tensor | None, keep: bool
+) -> list[Tensor]:
     """o, final state, and in `kept`'s order what passes leave for later ones; some empty."""
     (B, T, H, K), V = q.shape, v.shape[-1]
     C, gate = configs.chunk(v.dtype), kind_of(log_decay)
@@ -218,7 +250,7 @@ def _room(
     # In float64 for float32 inputs, because differences of sums are taken.
     exact = torch.float64 if v.dtype == torch.float32 else torch.float32
     scaled = q.shape if gate == CHANNEL else (0,)
-    return (
+    room = [
         v.new_empty(v.shape),
         v.new_empty((B, H, K, V), dtype=torch.float32),
         v.new_empty(((0,), (*chunks, C), (*chunks, C, K))[gate], dtype=exact),
@@ -230,7 +262,11 @@ def _room(
         v.new_empty(scaled, dtype=inner),
         v.new_empty(scaled, dtype=inner),
         v.new_empty(scaled, dtype=inner),
-    )
+    ]
+    if value_log_decay is not None:
+        room.append(v.new_empty((*chunks, C, V), dtype=exact))
+        room.append(v.new_empty((*chunks, C, C) if keep else (0,), dtype=inner))
+    return room
 
 
 def _gradients(
@@ -242,8 +278,8 @@ def _gradients(
     erase_key: Tensor | None,
     gate_grad: bool,
     start_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Room for gradients of q, k, v, beta, log_decay, erase_key, the initial state; some empty."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Room for gradients of what `_backward_op` names, but for the columns' decays; some empty."""
     (B, _, H, K), V = q.shape, v.shape[-1]
     return (
         q.new_empty(q.shape),
@@ -251,6 +287,7 @@ def _gradients(
         v.new_empty(v.shape),
         beta.new_empty(beta.shape),
         beta.new_empty((0,) if log_decay is None or not gate_grad else log_decay.shape),
+        beta.new_empty(0),
         k.new_empty((0,) if erase_key is None else k.shape),
         beta.new_empty((B, H, K, V) if start_grad else (0,)),
     )

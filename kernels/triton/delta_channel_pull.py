@@ -13,6 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .column_decays import across
 from .tiles import (
     before_here,
     from_here_on,
@@ -35,6 +36,7 @@ def pull_channels_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     OWN_KEY: tl.constexpr, GATE_GRAD: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr,
     STEPS: tl.constexpr, PRECISION: tl.constexpr, OF_Q: tl.constexpr = True,
+    columns_ptr=None,
 ):  # fmt: skip
     """dq if OF_Q, dk (with dp where p is k), dp and dg."""
     pid = tl.program_id(0)
@@ -65,6 +67,8 @@ def pull_channels_kernel(
     c_at = c_ptr + token * V
     states_at = states_ptr + at * K * V + i_k.to(tl.int64) * BK * V
     dstates_at = dstates_ptr + at * K * V + i_k.to(tl.int64) * BK * V
+    if columns_ptr is not None:
+        columns_at = columns_ptr + at * C * V
     square = at * C * C
     sums_at = sums_ptr + at * C * K + i_k * BK
     inside = along_k < k_left
@@ -90,7 +94,10 @@ def pull_channels_kernel(
         grad += product(vc, tl.trans(vd), PRECISION)
         if GATE_GRAD:
             vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-            passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
+            met = vs.to(tl.float32) * vd.to(tl.float32)
+            if columns_ptr is not None:
+                met *= across(columns_at + begin, along_v, V, v_left, C)[None, :]
+            passing += tl.sum(met, 1)
     grad *= strength[:, None]
     grad *= power_of_two((total - middle).to(tl.float32))[None, :]
     again = not_hoisted(rows, left)

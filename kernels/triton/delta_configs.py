@@ -1,13 +1,16 @@
 """The delta rule's static configurations, one for each kernel and size class: nothing is tuned.
 
 These rules hold where the measured table (config_table.py) has no entry, and for calls with an
-erase key or several steps a token, which the table was not measured with. What they give was run on
-an NVIDIA H200: its results agreed with the float64 loop's or, to the bit, with those of an entry of
-other stages or registers that did. For blocks narrower than 64 beside wider ones see the trap in
-configs.py: small sizes use narrow blocks for keys and values both, or for neither.
+erase key, several steps a token or decays of columns, which the table was not measured with. What
+they give was run on an NVIDIA H200: its results agreed with the float64 loop's or, to the bit, with
+those of an entry of other stages or registers that did. For blocks narrower than 64 beside wider
+ones see the trap in configs.py: small sizes use narrow blocks for keys and values both, or for
+neither.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
@@ -33,7 +36,8 @@ def operands(key_dim: int, value_dim: int, dtype: torch.dtype) -> torch.dtype:
 
 
 def solve(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plain: bool) -> Config:
-    """Tiles of keys; values take no part. is_plain, here and below: one step and no erase key."""
+    """Tiles of keys; values take no part. is_plain, here and below: one step, no erase
+    key, no decays of columns."""
     wide = operands(key_dim, value_dim, dtype) == torch.float32
     rule = Config(
         block_m=block(key_dim, 64),
@@ -45,16 +49,30 @@ def solve(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_pla
 
 
 def forward(
-    key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plain: bool
+    key_dim: int,
+    value_dim: int,
+    dtype: torch.dtype,
+    gate: int,
+    *,
+    is_plain: bool,
+    has_columns: bool = False,
 ) -> Config:
     rule = _recurrence(key_dim, value_dim, dtype, gate)
+    rule = with_columns(rule) if has_columns else rule
     return _chosen(Launch("delta forward", gate, key_dim, value_dim, dtype), rule, is_plain)
 
 
 def backward(
-    key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plain: bool
+    key_dim: int,
+    value_dim: int,
+    dtype: torch.dtype,
+    gate: int,
+    *,
+    is_plain: bool,
+    has_columns: bool = False,
 ) -> Config:
     rule = _recurrence(key_dim, value_dim, dtype, gate)
+    rule = with_columns(rule) if has_columns else rule
     return _chosen(Launch("delta backward", gate, key_dim, value_dim, dtype), rule, is_plain)
 
 
@@ -70,6 +88,11 @@ def _recurrence(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int) -> 
         num_warps=8 if key_dim > 128 else 4,
         num_stages=1 if wide or too_large else 2,
     )
+
+
+def with_columns(config: Config) -> Config:
+    """For a kernel that goes through decays of columns, whose tiles take more registers."""
+    return replace(config, num_warps=8, num_stages=1, max_registers=None)
 
 
 def pairs(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plain: bool) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .column_decays import across
 from .delta_channel_pull import divided, within
 from .strong_gates import any_strong, decays_since
 from .tiles import (
@@ -29,6 +30,7 @@ def exact_pull_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     OWN_KEY: tl.constexpr, GATE_GRAD: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr,
     STEPS: tl.constexpr, AT_ONCE: tl.constexpr, PRECISION: tl.constexpr, OF_Q: tl.constexpr = True,
+    columns_ptr=None,
 ):  # fmt: skip
     """AT_ONCE chunks a program."""
     pid = tl.program_id(0)
@@ -50,7 +52,7 @@ def exact_pull_kernel(
                 states_ptr, dstates_ptr, pairs_q_ptr, pairs_p_ptr, dq_ptr, dk_ptr, dp_ptr, dg_ptr,
                 scale, T, H, K, V, chunks, i_k, b, h, chunk,
                 q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h, do_b, do_t, do_h,
-                C, BK, BV, OWN_KEY, GATE_GRAD, EVEN_K, EVEN_V, STEPS, PRECISION, OF_Q,
+                C, BK, BV, OWN_KEY, GATE_GRAD, EVEN_K, EVEN_V, STEPS, PRECISION, OF_Q, columns_ptr,
             )  # fmt: skip
 
 
@@ -62,7 +64,7 @@ def _pull_chunk(
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h, do_b, do_t, do_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     OWN_KEY: tl.constexpr, GATE_GRAD: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr,
-    STEPS: tl.constexpr, PRECISION: tl.constexpr, OF_Q: tl.constexpr,
+    STEPS: tl.constexpr, PRECISION: tl.constexpr, OF_Q: tl.constexpr, columns_ptr,
 ):  # fmt: skip
     at = (b * H + h) * chunks + chunk
     first = chunk.to(tl.int64) * C
@@ -83,6 +85,8 @@ def _pull_chunk(
     c_at = c_ptr + token * V
     states_at = states_ptr + at * K * V + i_k.to(tl.int64) * BK * V
     dstates_at = dstates_ptr + at * K * V + i_k.to(tl.int64) * BK * V
+    if columns_ptr is not None:
+        columns_at = columns_ptr + at * C * V
     sums_at = sums_ptr + at * C * K + i_k * BK
     summed = load_tile(sums_at, rows, along_k, K, C, k_left, EVEN_K)
     total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < k_left, other=0.0)
@@ -125,7 +129,10 @@ def _pull_chunk(
         grad += product(vc, tl.trans(vd), PRECISION)
         if GATE_GRAD:
             vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-            passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
+            met = vs.to(tl.float32) * vd.to(tl.float32)
+            if columns_ptr is not None:
+                met *= across(columns_at + begin, along_v, V, v_left, C)[None, :]
+            passing += tl.sum(met, 1)
     grad *= strength[:, None]
     grad *= power_of_two((total[None, :] - summed).to(tl.float32))
     down = vk * grad

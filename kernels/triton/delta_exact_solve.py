@@ -17,7 +17,7 @@ def exact_solve_kernel(
     T, H, K, chunks,
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h,
     C: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, AT_ONCE: tl.constexpr,
-    PRECISION: tl.constexpr, ASKED: tl.constexpr = True,
+    PRECISION: tl.constexpr, ASKED: tl.constexpr = True, system_ptr=None,
 ):  # fmt: skip
     """AT_ONCE chunks a program."""
     pid = tl.program_id(0)
@@ -36,7 +36,7 @@ def exact_solve_kernel(
                 q_ptr, k_ptr, p_ptr, beta_ptr, sums_ptr, flags_at, z_ptr, scores_ptr,
                 asking_ptr, giving_ptr, erasing_ptr, T, H, K, chunks, b, h, chunk,
                 q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h,
-                C, BK, EVEN_K, PRECISION, ASKED,
+                C, BK, EVEN_K, PRECISION, ASKED, system_ptr,
             )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def _solve_chunk(
     asking_ptr, giving_ptr, erasing_ptr, T, H, K, chunks, b, h, chunk,
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h,
     C: tl.constexpr, BK: tl.constexpr, EVEN_K: tl.constexpr, PRECISION: tl.constexpr,
-    ASKED: tl.constexpr,
+    ASKED: tl.constexpr, system_ptr,
 ):  # fmt: skip
     at = (b * H + h) * chunks + chunk
     first = chunk.to(tl.int64) * C
@@ -104,5 +104,7 @@ def _solve_chunk(
         asked = tl.where(rows[:, None] >= rows[None, :], asked, 0.0)
         tl.store(scores_ptr + place, asked.to(dtype))
     erased = tl.where(rows[:, None] > rows[None, :], erased, 0.0)
+    if system_ptr is not None:
+        tl.store(system_ptr + place, erased.to(dtype))
     z = solved_for(dtype, erased, strength, C, PRECISION)
     tl.store(z_ptr + place, z.to(z_ptr.dtype.element_ty))

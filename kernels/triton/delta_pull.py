@@ -18,6 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .column_decays import across
 from .tiles import load_tile, power_of_two, product, store_tile
 
 
@@ -77,6 +78,7 @@ def pull_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
     OWN_KEY: tl.constexpr, GATE_GRAD: tl.constexpr, EVEN_K: tl.constexpr, EVEN_V: tl.constexpr,
     STEPS: tl.constexpr, PRECISION: tl.constexpr, OF_Q: tl.constexpr = True,
+    columns_ptr=None,
 ):  # fmt: skip
     """dq if OF_Q, dk (with dp where p is k), dp and dg, a head's in a part for each BK channels."""
     pid = tl.program_id(0)
@@ -102,6 +104,8 @@ def pull_kernel(
     out_place = token * K + i_k * BK
     states_at = states_ptr + at * K * V + i_k.to(tl.int64) * BK * V
     dstates_at = dstates_ptr + at * K * V + i_k.to(tl.int64) * BK * V
+    if columns_ptr is not None:
+        columns_at = columns_ptr + at * C * V
     strength = tl.load(beta_ptr + token + rows * H, mask=rows < left, other=0.0)
     below = rows[:, None] > rows[None, :]
 
@@ -175,7 +179,10 @@ def pull_kernel(
         grad += product((vc * strength[:, None]).to(dtype), tl.trans(vd), PRECISION)
         if GATE_GRAD:
             vs = load_tile(states_at + begin, along_k, along_v, V, k_left, v_left, EVEN_V)
-            passing += tl.sum(vs.to(tl.float32) * vd.to(tl.float32), 1)
+            met = vs.to(tl.float32) * vd.to(tl.float32)
+            if columns_ptr is not None:
+                met *= across(columns_at + begin, along_v, V, v_left, C)[None, :]
+            passing += tl.sum(met, 1)
     near = product(tl.trans(pairs_q), vq, PRECISION)
     near += product(tl.trans(pairs_p), vp, PRECISION)
     if GATE == 1:

@@ -79,7 +79,7 @@ def solve_kernel(
     T, H, K, chunks,
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h,
     C: tl.constexpr, BK: tl.constexpr, GATE: tl.constexpr, OWN_KEY: tl.constexpr,
-    EVEN_K: tl.constexpr, PRECISION: tl.constexpr, ASKED: tl.constexpr = True,
+    EVEN_K: tl.constexpr, PRECISION: tl.constexpr, ASKED: tl.constexpr = True, system_ptr=None,
 ):  # fmt: skip
     """Z of each chunk, its scores w(t, s) q_t . k_s and the gates' sums G from its start.
 
@@ -87,7 +87,8 @@ def solve_kernel(
     what k gives to the next, e^(G_end - G) k, and which channels decay too fast for the factors
     2^(G_t - M) 2^(M - G_s) of w(t, s), with M the middle's sum rounded down as in gates.py: all of
     a chunk with such channels is made anew by delta_exact_solve.py.
-    Without ASKED nothing of q is read or written. Operands have the scores' dtype.
+    Without ASKED nothing of q is read or written. With a system_ptr A is written too. Operands have
+    the scores' dtype.
     """
     pid = tl.program_id(0)
     chunk = pid % chunks
@@ -163,5 +164,7 @@ def solve_kernel(
     place = at * C * C + rows[:, None] * C + rows[None, :]
     if ASKED:
         tl.store(scores_ptr + place, tl.where(reads, asked, 0.0).to(dtype))
+    if system_ptr is not None:
+        tl.store(system_ptr + place, erased.to(dtype))
     z = solved_for(dtype, erased, strength, C, PRECISION)
     tl.store(z_ptr + place, z.to(z_ptr.dtype.element_ty))

@@ -9,6 +9,8 @@ and with D' the gradient of S':
     dv = b e,  db = e . c       D = e^G_end D' + scale (e^G q)^T do - (e^G p)^T dv
 GATE is 0 none, 1 a head's, 2 a channel's: then e^G q, w(end, .) k and e^G p of delta_solve.py come
 in the places of q, k and p. The scores tril(w q k^T) are also of delta_solve.py.
+With a columns_ptr the state's columns decay too (column_decays.py): S is then 2^H S where tokens
+read it, (b c) decays to the chunk's end, and products with Z and the scores go through the decays.
 Z is negated and the scores are masked a second time because operands so made stay in registers,
 which leaves shared memory for a second program.
 Transposed operands are loaded tiles: `dot(trans(x), y)` of a product x is miscompiled on Hopper by
@@ -20,6 +22,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .column_decays import across, since_start, through_decays, till_end
 from .tiles import load_tile, not_hoisted, power_of_two, product, store_tile
 
 
@@ -31,7 +34,7 @@ def forward_kernel(
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h, v_b, v_t, v_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
     OWN_KEY: tl.constexpr, HAS_START: tl.constexpr, SAVE: tl.constexpr,
-    EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr, columns_ptr=None,
 ):  # fmt: skip
     """o, the final state and, to SAVE, c and the state before each chunk."""
     pid = tl.program_id(0)
@@ -57,6 +60,8 @@ def forward_kernel(
     scores_at = scores_ptr + square * C
     sums_at = sums_ptr + square * (K if GATE == 2 else 1)
     states_at = states_ptr + bh * chunks * K * V + i_v * BV
+    if columns_ptr is not None:
+        columns_at = columns_ptr + square * V + i_v * BV
     left = T
 
     state_place = bh * K * V + along_k[:, None] * V + i_v * BV + along_v[None, :]
@@ -89,13 +94,31 @@ def forward_kernel(
             from_start = power_of_two(summed.to(tl.float32))
             missing *= from_start[:, None]
             out *= from_start[:, None]
+        if columns_ptr is not None:
+            decay = since_start(columns_at, along_v, V, v_left, C, EVEN_V)
+            missing *= decay
+            out *= decay
         missing = vv - missing
-        missing += product(-vz, (missing * strength[:, None]).to(dtype), PRECISION)
+        erased = missing * strength[:, None]
+        if columns_ptr is None:
+            missing += product(-vz, erased.to(dtype), PRECISION)
+        else:
+            missing -= through_decays(
+                vz, erased, columns_at, along_v, V, v_left, C, EVEN_V, False, PRECISION
+            )
         if SAVE:
             store_tile(c_at, missing, rows, along_v, H * V, left, v_left, EVEN_V)
         written = missing * strength[:, None]
         scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
-        out += product(scores, written.to(dtype), PRECISION)
+        if columns_ptr is None:
+            out += product(scores, written.to(dtype), PRECISION)
+        else:
+            out += _own(scores, rows) * written + through_decays(
+                scores, written, columns_at, along_v, V, v_left, C, EVEN_V, False, PRECISION
+            )
+            written *= till_end(columns_at, along_v, V, v_left, C, EVEN_V)
+            state *= across(columns_at, along_v, V, v_left, C)[None, :]
+            columns_at += C * V
         store_tile(o_at, out * scale, rows, along_v, H * V, left, v_left, EVEN_V)
         if GATE == 1:
             written *= power_of_two((total - summed).to(tl.float32))[:, None]
@@ -127,7 +150,7 @@ def backward_kernel(
     q_b, q_t, q_h, k_b, k_t, k_h, p_b, p_t, p_h, do_b, do_t, do_h,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, GATE: tl.constexpr,
     OWN_KEY: tl.constexpr, HAS_FINAL: tl.constexpr, START: tl.constexpr,
-    EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN_K: tl.constexpr, EVEN_V: tl.constexpr, PRECISION: tl.constexpr, columns_ptr=None,
 ):  # fmt: skip
     """dv, db (a part for each BV columns) and the gradient of the state after each chunk."""
     pid = tl.program_id(0)
@@ -155,6 +178,8 @@ def backward_kernel(
     scores_at = scores_ptr + square * C
     sums_at = sums_ptr + square * (K if GATE == 2 else 1)
     dstates_at = dstates_ptr + (bh * chunks + chunks - 1) * K * V + i_v * BV
+    if columns_ptr is not None:
+        columns_at = columns_ptr + square * V + i_v * BV
     left = T - (chunks - 1) * C
 
     state_place = bh * K * V + along_k[:, None] * V + i_v * BV + along_v[None, :]
@@ -189,15 +214,32 @@ def backward_kernel(
         else:
             asked = (vdo * scale).to(dtype)
         scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
-        dwritten += product(tl.trans(scores), vdo, PRECISION) * scale
-        erased = (dwritten * strength[:, None]).to(dtype)
-        dwritten += product(tl.trans(-vz), erased, PRECISION)
+        if columns_ptr is None:
+            dwritten += product(tl.trans(scores), vdo, PRECISION) * scale
+            erased = (dwritten * strength[:, None]).to(dtype)
+            dwritten += product(tl.trans(-vz), erased, PRECISION)
+        else:
+            decay = since_start(columns_at, along_v, V, v_left, C, EVEN_V)
+            asked = (asked * decay).to(dtype)
+            dwritten *= till_end(columns_at, along_v, V, v_left, C, EVEN_V)
+            dwritten += scale * _own(scores, rows) * vdo
+            dwritten += scale * through_decays(
+                scores, vdo, columns_at, along_v, V, v_left, C, EVEN_V, True, PRECISION
+            )
+            erased = dwritten * strength[:, None]
+            dwritten -= through_decays(
+                vz, erased, columns_at, along_v, V, v_left, C, EVEN_V, True, PRECISION
+            )
         tl.store(dbeta_at + rows * H, tl.sum(dwritten * vc, 1), mask=rows < left)
         dvalue = dwritten * strength[:, None]
         store_tile(dv_at, dvalue, rows, along_v, H * V, left, v_left, EVEN_V)
         if GATE == 1:
             dvalue *= from_start[:, None]
             dstate *= power_of_two(total.to(tl.float32))
+        if columns_ptr is not None:
+            dvalue *= decay
+            dstate *= across(columns_at, along_v, V, v_left, C)[None, :]
+            columns_at -= C * V
         if GATE == 2:
             total = tl.load(sums_at + (C - 1) * K + along_k, mask=along_k < K, other=0.0)
             dstate *= power_of_two(total.to(tl.float32))[:, None]
@@ -218,3 +260,10 @@ def backward_kernel(
         left += C
     if START:
         tl.store(dstart_ptr + state_place, dstate, mask=state_mask)
+
+
+@triton.jit
+def _own(scores, rows):
+    """The diagonal, [C, 1]."""
+    diagonal = rows[:, None] == rows[None, :]
+    return tl.sum(tl.where(diagonal, scores, 0.0).to(tl.float32), 1)[:, None]

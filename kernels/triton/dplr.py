@@ -21,6 +21,7 @@ from .dplr_factor import factor_kernel
 from .dplr_pull import pairs_kernel, readers_kernel, writers_kernel
 from .dplr_solve import solve_kernel
 from .dplr_sweep import backward_kernel, forward_kernel
+from .operators import operator
 from .strides import rows, rows_adjacent
 from .strong_gates import CHUNKS_AT_ONCE
 
@@ -46,7 +47,7 @@ def dplr_fused(
     return o, final
 
 
-@torch.library.custom_op("linearch::dplr_forward", mutates_args=())
+@operator("dplr_forward")
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -106,7 +107,7 @@ def _forward_shapes(
     return _room(q, v, keep)
 
 
-@torch.library.custom_op("linearch::dplr_backward", mutates_args=())
+@operator("dplr_backward")
 def _backward_op(
     q: Tensor,
     k: Tensor,

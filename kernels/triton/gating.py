@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .norm import adjacent
+from .operators import operator
 
 _BLOCK_ROWS, _BLOCK_WIDTH = 8, 256  # one tile for all widths
 
@@ -29,7 +30,7 @@ def swiglu_fused(gate_up: Tensor) -> Tensor:
     return y.view(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
 
 
-@torch.library.custom_op("linearch::product_forward", mutates_args=())
+@operator("product_forward")
 def _product_op(x: Tensor, gate: Tensor, silu: bool) -> Tensor:
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _launch(adjacent(x), adjacent(gate), y, silu)
@@ -41,7 +42,7 @@ def _product_shape(x: Tensor, gate: Tensor, silu: bool) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-@torch.library.custom_op("linearch::product_backward", mutates_args=())
+@operator("product_backward")
 def _product_pull_op(grad: Tensor, x: Tensor, gate: Tensor, silu: bool) -> tuple[Tensor, Tensor]:
     """Gradients of x and gate."""
     dx, dgate = _product_pull_shapes(grad, x, gate, silu)
@@ -57,7 +58,7 @@ def _product_pull_shapes(
     return dx, torch.empty(gate.shape, dtype=gate.dtype, device=x.device)
 
 
-@torch.library.custom_op("linearch::swiglu_forward", mutates_args=())
+@operator("swiglu_forward")
 def _swiglu_op(gate_up: Tensor) -> Tensor:
     gate, up = adjacent(gate_up).chunk(2, dim=1)
     y = _swiglu_shape(gate_up)
@@ -71,7 +72,7 @@ def _swiglu_shape(gate_up: Tensor) -> Tensor:
     return torch.empty((rows, width // 2), dtype=gate_up.dtype, device=gate_up.device)
 
 
-@torch.library.custom_op("linearch::swiglu_backward", mutates_args=())
+@operator("swiglu_backward")
 def _swiglu_pull_op(grad: Tensor, gate_up: Tensor) -> Tensor:
     gate, up = adjacent(gate_up).chunk(2, dim=1)
     together = _swiglu_pull_shape(grad, gate_up)

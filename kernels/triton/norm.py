@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .operators import operator
+
 PROGRAMS = 528  # of a backward pass, each with a part of the weight's gradient
 _TILE = 4096  # elements
 
@@ -28,7 +30,7 @@ def norm_fused_rows(
     return y.view(x.shape)
 
 
-@torch.library.custom_op("linearch::norm_forward", mutates_args=())
+@operator("norm_forward")
 def _forward_op(
     x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps: float, dtype: torch.dtype
 ) -> Tensor:
@@ -50,7 +52,7 @@ def _forward_shape(
     return torch.empty(x.shape, dtype=dtype, device=x.device)
 
 
-@torch.library.custom_op("linearch::norm_backward", mutates_args=())
+@operator("norm_backward")
 def _backward_op(
     grad: Tensor, x: Tensor, weight: Tensor, gate: Tensor | None, silu: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:

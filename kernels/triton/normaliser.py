@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..normaliser import SMALLEST_NORMALISER
 from .norm import adjacent
+from .operators import operator
 
 _TILE = 2048  # elements
 _SMALLEST = tl.constexpr(SMALLEST_NORMALISER)
@@ -25,7 +25,7 @@ def divided_fused(
     return y.view(*o.shape[:-1], value_dim)
 
 
-@torch.library.custom_op("linearch::divide_forward", mutates_args=())
+@operator("divide_forward")
 def _forward_op(o: Tensor, value_dim: int) -> Tensor:
     o, y, (block_rows, block_width) = adjacent(o), _forward_shape(o, value_dim), _blocks(o)
     divide_kernel[(triton.cdiv(o.shape[0], block_rows),)](
@@ -39,7 +39,7 @@ def _forward_shape(o: Tensor, value_dim: int) -> Tensor:
     return o.new_empty((o.shape[0], value_dim))
 
 
-@torch.library.custom_op("linearch::divide_backward", mutates_args=())
+@operator("divide_backward")
 def _backward_op(grad: Tensor, o: Tensor) -> Tensor:
     grad, o, (block_rows, block_width) = adjacent(grad), adjacent(o), _blocks(o)
     do = _backward_shape(grad, o)

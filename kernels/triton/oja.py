@@ -26,6 +26,7 @@ from .delta_sweep import backward_kernel
 from .launches import CHANNEL, kind_of
 from .oja_read import outputs_kernel, queries_kernel
 from .oja_sweep import corrections_kernel
+from .operators import operator
 from .strides import rows, rows_adjacent
 
 
@@ -48,7 +49,7 @@ def oja_fused(
     return o, final.mT
 
 
-@torch.library.custom_op("linearch::oja_forward", mutates_args=())
+@operator("oja_forward")
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -98,7 +99,7 @@ def _forward_shapes(
     return _room(q, v, keep)
 
 
-@torch.library.custom_op("linearch::oja_backward", mutates_args=())
+@operator("oja_backward")
 def _backward_op(
     q: Tensor,
     k: Tensor,

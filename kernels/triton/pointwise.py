@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .gating import merges
 from .norm import adjacent
+from .operators import operator
 
 _TILE = 2048  # elements
 _WIDTHS = (16, 128)  # of a tile: heads, channels
@@ -43,7 +44,7 @@ def activation_fused(
     return y.view(x.shape)
 
 
-@torch.library.custom_op("linearch::activation_forward", mutates_args=())
+@operator("activation_forward")
 def _forward_op(
     x: Tensor,
     function: str,
@@ -77,7 +78,7 @@ def _forward_shape(
     return torch.empty(x.shape, dtype=dtype, device=x.device)
 
 
-@torch.library.custom_op("linearch::activation_backward", mutates_args=())
+@operator("activation_backward")
 def _backward_op(
     grad: Tensor,
     x: Tensor,

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .norm import PROGRAMS, adjacent, blocks
+from .operators import operator
 
 
 def add_norm_fused(
@@ -26,7 +27,7 @@ def add_norm_fused(
     return y.view(x.shape), total.view(x.shape)
 
 
-@torch.library.custom_op("linearch::add_norm_forward", mutates_args=())
+@operator("add_norm_forward")
 def _forward_op(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -49,7 +50,7 @@ def _forward_shapes(
     return y, torch.empty(x.shape, dtype=sum_dtype, device=x.device)
 
 
-@torch.library.custom_op("linearch::add_norm_backward", mutates_args=())
+@operator("add_norm_backward")
 def _backward_op(
     grad: Tensor, grad_total: Tensor, total: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:

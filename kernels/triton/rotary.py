@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .norm import adjacent
+from .operators import operator
 
 _BLOCK_ROWS, _BLOCK_WIDTH = 8, 128  # tokens, pairs of channels: one tile for all widths
 
@@ -28,7 +29,7 @@ def rotary_fused(
     return y.view(x.shape)
 
 
-@torch.library.custom_op("linearch::rotate", mutates_args=())
+@operator("rotate")
 def _rotate_op(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x: tokens of sequences as long as the angles are, [B T, H K]."""
     x, y, (rows, width) = adjacent(x), _rotate_shape(x, cos, sin), x.shape

@@ -13,6 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
+from .operators import operator
 from .scan_sweep import scan_kernel, scan_pull_kernel, segment_kernel
 from .strides import rows_adjacent
 
@@ -36,7 +37,7 @@ def scan_fused(
     return h, final
 
 
-@torch.library.custom_op("linearch::scan_forward", mutates_args=())
+@operator("scan_forward")
 def _forward_op(
     x: Tensor, log_decay: Tensor, initial_state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def _forward_shapes(
     return x.new_empty(x.shape), x.new_empty((B, D), dtype=torch.float32)
 
 
-@torch.library.custom_op("linearch::scan_backward", mutates_args=())
+@operator("scan_backward")
 def _backward_op(
     grad_h: Tensor,
     grad_final: Tensor | None,

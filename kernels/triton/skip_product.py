@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .gating import gate_and_slope
 from .norm import adjacent
+from .operators import operator
 
 _BLOCK_ROWS, _BLOCK_WIDTH = 8, 256  # one tile for all widths
 _PROGRAMS = 1056  # of a backward pass, each with a part of the rate's gradient
@@ -33,7 +34,7 @@ def skip_product_fused(
     return y.view(x.shape)
 
 
-@torch.library.custom_op("linearch::skip_product_forward", mutates_args=())
+@operator("skip_product_forward")
 def _forward_op(x: Tensor, gate: Tensor, skip: Tensor, rate: Tensor, silu: bool) -> Tensor:
     y, inputs = _forward_shape(x, gate, skip, rate, silu), [adjacent(t) for t in (x, gate, skip)]
     blocks, columns = _blocks(x)
@@ -49,7 +50,7 @@ def _forward_shape(x: Tensor, gate: Tensor, skip: Tensor, rate: Tensor, silu: bo
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-@torch.library.custom_op("linearch::skip_product_backward", mutates_args=())
+@operator("skip_product_backward")
 def _backward_op(
     grad: Tensor, x: Tensor, gate: Tensor, skip: Tensor, rate: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

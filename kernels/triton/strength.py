@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .norm import adjacent
+from .operators import operator
 
 _TILE = 2048  # elements
 
@@ -27,7 +27,7 @@ def scaled_heads_fused(
     return y.view(B, T, HV, K)
 
 
-@torch.library.custom_op("linearch::scaled_heads_forward", mutates_args=())
+@operator("scaled_heads_forward")
 def _forward_op(x: Tensor, strength: Tensor, heads: int) -> Tensor:
     x, y = adjacent(x), _forward_shape(x, strength, heads)
     scaled_heads_kernel[_grid(x, heads)](
@@ -42,7 +42,7 @@ def _forward_shape(x: Tensor, strength: Tensor, heads: int) -> Tensor:
     return x.new_empty((x.shape[0], strength.shape[1] * (x.shape[1] // heads)))
 
 
-@torch.library.custom_op("linearch::scaled_heads_backward", mutates_args=())
+@operator("scaled_heads_backward")
 def _backward_op(grad: Tensor, x: Tensor, strength: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """Gradients of x and strength."""
     dx, dstrength = _backward_shapes(grad, x, strength, heads)

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .operators import operator
+
 # Rows and channels of a tile. Backward, each tile of rows writes a part of the shares' gradient.
 _FORWARD, _BACKWARD = (16, 128), (64, 64)
 
@@ -27,7 +29,7 @@ def token_shift_fused(
     return tuple(_forward_op(x, shares, offsets, initial_state))
 
 
-@torch.library.custom_op("linearch::token_shift_forward", mutates_args=())
+@operator("token_shift_forward")
 def _forward_op(
     x: Tensor, shares: Tensor, offsets: Tensor | None, initial_state: Tensor | None
 ) -> list[Tensor]:
@@ -47,7 +49,7 @@ def _forward_shapes(
     return [x.new_empty(x.shape) for _ in range(shares.shape[0])]
 
 
-@torch.library.custom_op("linearch::token_shift_backward", mutates_args=())
+@operator("token_shift_backward")
 def _backward_op(
     grads: list[Tensor],
     x: Tensor,

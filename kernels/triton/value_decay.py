@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import decay
+from .operators import operator
 
 
 def value_decay_fused(
@@ -28,7 +29,7 @@ def value_decay_fused(
     return o, final
 
 
-@torch.library.custom_op("linearch::value_decay_forward", mutates_args=())
+@operator("value_decay_forward")
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -57,7 +58,7 @@ def _forward_shapes(
     return v.new_empty(v.shape), v.new_empty(decay._state_shape(q, v), dtype=torch.float32)
 
 
-@torch.library.custom_op("linearch::value_decay_backward", mutates_args=())
+@operator("value_decay_backward")
 def _backward_op(
     q: Tensor,
     k: Tensor,

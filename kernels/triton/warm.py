@@ -32,8 +32,9 @@ DIMS: tuple[Dims, ...] = ((32, 32), (64, 64), (128, 128))
 DTYPES = (torch.bfloat16, torch.float32)
 WIDTHS = (32, 64, 128, 256, 512, 1024)  # of what is normalised
 _LENGTHS = (128, 512)  # one segment, and several
-# Product is delta with two steps a token; erase is product with an erase key of its own.
-_RECURRENCES = ("decay", "delta", "product", "erase", "dplr", "oja")
+# Product is delta with two steps a token; erase is product with an erase key of its own; columns is
+# delta whose value channels decay.
+_RECURRENCES = ("decay", "delta", "product", "erase", "columns", "dplr", "oja")
 _TWO_STEPS = ("product", "erase")
 _GATES = (None, "scalar", "channel")
 # By function: whether a bias, whether a rate. A gate is in float32; what has neither, as x too.
@@ -264,7 +265,7 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
     gate = None if case.gate is None else _leaf(with_grad and learns_gate, *shapes[case.gate])
     start = leaf(2, 2, case.dim, case.value_dim) if with_state else None
     if case.operation == "decay":
-        o, _ = decay_fused(q, k, v, gate, None, start, 1.0)
+        o, _ = decay_fused(q, k, v, gate, start, 1.0)
     elif case.operation == "oja":
         o, _ = oja_fused(q, k, v, leaf(*steps), gate, start, 1.0)
     elif case.operation == "dplr":
@@ -272,7 +273,8 @@ def _recurrence(case: Case, with_grad: bool, with_state: bool, *, learns_gate: b
         o, _ = dplr_fused(q, k, v, a, b, gate, start, 1.0)
     else:
         erase = leaf(*steps, case.dim, dtype=case.dtype) if case.operation == "erase" else None
-        o, _ = delta_fused(q, k, v, leaf(*steps), gate, erase, start, 1.0)
+        columns = leaf(*v.shape) if case.operation == "columns" else None
+        o, _ = delta_fused(q, k, v, leaf(*steps), gate, columns, erase, start, 1.0)
     if with_grad:
         o.sum().backward()
 

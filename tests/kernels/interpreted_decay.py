@@ -30,6 +30,24 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "value, mixed": (65, 16, 16, "value", "mixed", {}),
     "value, -20": (65, 16, 16, "value", "-20", {"unused": ["output1"]}),
     "value, normalised": (65, 16, 16, "value", "mild", {"normalise": True}),
+    "value and scalar, mixed": (65, 16, 24, "scalar", "mixed", {"values": "mixed"}),
+    "value and channel, a bonus": (
+        34,
+        16,
+        16,
+        "channel",
+        "mild",
+        {"values": "mild", "bonus": True},
+    ),
+    "value, a bonus": (34, 16, 16, "value", "mild", {"bonus": True}),
+    "value and channel, normalised": (
+        34,
+        16,
+        16,
+        "channel",
+        "mild",
+        {"values": "mild", "normalise": True},
+    ),
     "bonus": (65, 16, 16, "channel", "mild", {"bonus": True}),
     "normalised": (65, 16, 16, "scalar", "mild", {"normalise": True}),
     "grouped values": (65, 16, 16, "scalar", "mild", {"groups": 2}),
@@ -80,6 +98,9 @@ def errors(
         name = "value_log_decay" if kind == "value" else "log_decay"
         x[name] = log_decay_of(gate, *shapes[kind]).float()
         fixed = [] if options.get("learns_gate", True) else [name]
+    if options.get("values"):
+        shape = (1, length, groups, value_dim)
+        x["value_log_decay"] = log_decay_of(options["values"], *shape).float()
     if options.get("bonus"):
         x["bonus"] = torch.randn(1, key_dim)
     return errors_of_triton(

@@ -51,6 +51,37 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
         "mild",
         {"groups": 2, "channels": True},
     ),
+    "values, no gate": (70, 20, 24, None, "0", {"values": "mild"}),
+    "values, mixed": (65, 16, 16, None, "0", {"values": "mixed"}),
+    "values, -20, an erase key": (65, 16, 24, None, "0", {"values": "-20", "erase_key": True}),
+    "values and a scalar": (65, 16, 16, "scalar", "mixed", {"values": "mixed"}),
+    "values and channels, tiles of K and V": (34, 80, 72, "channel", "mild", {"values": "mild"}),
+    "values and strong channels": (70, 16, 16, "channel", "-20", {"values": "mixed"}),
+    "values, two steps": (33, 16, 24, None, "0", {"values": "-20", "steps": 2}),
+    "values and channels, three steps, an erase key": (
+        22,
+        16,
+        24,
+        "channel",
+        "mixed",
+        {"values": "mixed", "steps": 3, "erase_key": True},
+    ),
+    "values, grouped, strengths of channels": (
+        34,
+        16,
+        24,
+        "scalar",
+        "mild",
+        {"values": "mild", "groups": 2, "channels": True},
+    ),
+    "bfloat16, narrow, values": (
+        70,
+        16,
+        16,
+        None,
+        "0",
+        {"dtype": torch.bfloat16, "values": "mild"},
+    ),
     "bfloat16, narrow": (70, 16, 16, "channel", "mild", {"dtype": torch.bfloat16}),
     "bfloat16, narrow, no gate": (
         70,
@@ -101,6 +132,9 @@ def errors(
     if kind is not None:
         shapes = {"constant": (2,), "scalar": tokens, "channel": (*tokens, key_dim)}
         x["log_decay"] = log_decay_of(gate, *shapes[kind]).float()
+    if options.get("values"):
+        decays = log_decay_of(options["values"], *tokens[:2], value_heads, value_dim)
+        x["value_log_decay"] = decays.float()
     length_of_k = options.get("length", 1.0)
     x["k"], x["beta"] = length_of_k * x["k"], x["beta"] / length_of_k**2
     dtype = options.get("dtype", torch.float32)

@@ -11,6 +11,7 @@ from torch.library import opcheck
 
 from linearch.kernels.triton import (
     bonus,
+    delta,
     dplr,
     gating,
     norm,
@@ -42,7 +43,21 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     streams = (asks, keys, leaf(1, 3, 1, 5), a, b)
     made = dplr._forward_op(*streams, gates, None, 1.0, True)
     o, _, *streams_kept = (t.detach() for t in made)
+    columns = leaf(1, 3, 1, 5)
+    steps = (*streams[:3], leaf(1, 3, 1), None, columns, streams[3], None)
+    made = delta._forward_op(*steps, 1.0, True, 1)
+    o_of_steps, _, *steps_kept = (t.detach() for t in made)
     return {
+        "delta, values": (delta._forward_op, (*steps, 1.0, True, 1)),
+        "delta's gradient, values": (
+            delta._backward_op,
+            (
+                *(None if t is None else t.detach() for t in steps[:-1]),
+                steps_kept,
+                o_of_steps,
+                *(None, 1.0, 1, False, True, False),
+            ),
+        ),
         "two streams": (dplr._forward_op, (*streams, gates, None, 1.0, True)),
         "two streams' gradient": (
             dplr._backward_op,
@@ -103,7 +118,9 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(json.dumps({name: opcheck(op, inputs) for name, (op, inputs) in calls().items()}))
+    print(
+        json.dumps({name: opcheck(op.overload, inputs) for name, (op, inputs) in calls().items()})
+    )
 
 
 if __name__ == "__main__":

@@ -12,16 +12,6 @@ from linearch.kernels import chunk_delta
 from linearch.kernels.forms import force_form
 
 
-def test_decays_of_value_channels_have_no_triton_form() -> None:
-    x = tensors()
-    decays = -torch.rand_like(x[2])
-    with pytest.raises(ValueError, match="form is 'triton', which this call does not have"):
-        chunk_delta(*x, value_log_decay=decays, form="triton")
-    with force_form("triton"):
-        forced, _ = chunk_delta(*x, value_log_decay=decays)
-    assert torch.equal(forced, chunk_delta(*x, value_log_decay=decays, form="chunked")[0])
-
-
 def tensors(*, key_dim: int = 4, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     q, k = torch.randn(2, 1, 3, 2, key_dim, dtype=dtype)
     return [q, k, torch.randn(1, 3, 2, 4, dtype=dtype), torch.rand(1, 3, 2)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from comparing import log_decay_of
 from on_gpu import (
     BFLOAT16,
     GATED,
@@ -114,10 +115,48 @@ def test_strengths_of_channels_and_grouped_values_agree(
     assert_agrees_in_bfloat16(chunk_delta, x)
 
 
+COLUMNS = ("0", "-20", "mixed", "mild")  # gates of value channels
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_decays_of_value_channels_agree(
+    dims: tuple[int, int], columns: str, kind: str | None
+) -> None:
+    x = gated(random_inputs(200, *dims), kind, "mixed" if columns == "mixed" else "mild")
+    x["value_log_decay"] = log_decay_of(columns, *x["v"].shape)
+    assert_agrees_in_bfloat16(chunk_delta, x)
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize(("kind", "gate"), [(None, "0"), ("scalar", "mixed"), ("channel", "-20")])
+def test_decays_of_value_channels_agree_in_float32(
+    columns: str, kind: str | None, gate: str
+) -> None:
+    x = gated(random_inputs(130, 100, 36, erase_key=True), kind, gate)
+    x["value_log_decay"] = log_decay_of(columns, *x["v"].shape)
+    assert_agrees_in_float32(chunk_delta, x)
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_decays_of_value_channels_agree_with_several_steps_a_token(
+    columns: str, kind: str | None
+) -> None:
+    x = random_inputs(67, 64, 64, steps=3, erase_key=True, strongest=1.0)
+    x = gated(x, kind, "mixed")
+    x["value_log_decay"] = log_decay_of(columns, 2, 67, 2, 64)
+    assert_agrees_in_bfloat16(chunk_delta, x)
+
+
 def test_keys_far_from_unit_length_do_not_overflow() -> None:
     x = random_inputs(130, 64, 64)
     x["k"], x["beta"] = 1000 * x["k"], 1e-6 * x["beta"]
     assert_agrees_in_bfloat16(chunk_delta, x, bar=1e-2)
+
+
+EVERY = [None, *KINDS, "values", "both"]  # kinds of gates
 
 
 def cuda_inputs(kind: str | None) -> dict[str, Tensor]:
@@ -125,29 +164,31 @@ def cuda_inputs(kind: str | None) -> dict[str, Tensor]:
     x = {name: torch.randn(*rows, 64, device="cuda", dtype=BFLOAT16) for name in "qkv"}
     x["k"] = F.normalize(x["k"], dim=-1)
     x["beta"] = torch.rand(rows, device="cuda")
-    if kind is not None:
-        shapes = {"scalar": rows, "channel": (*rows, 64)}
+    shapes = {"scalar": rows, "channel": (*rows, 64), "both": (*rows, 64)}
+    if kind in shapes:
         x["log_decay"] = -0.3 * torch.rand(shapes[kind], device="cuda")
+    if kind in ("values", "both"):
+        x["value_log_decay"] = -0.3 * torch.rand(*rows, 64, device="cuda")
     return x
 
 
-@pytest.mark.parametrize("kind", [None, *KINDS])
+@pytest.mark.parametrize("kind", EVERY)
 def test_slices_of_one_projection_give_what_copies_give(kind: str | None) -> None:
     assert_slices_give_the_same(chunk_delta, cuda_inputs(kind))
 
 
-@pytest.mark.parametrize("kind", [None, *KINDS])
+@pytest.mark.parametrize("kind", EVERY)
 def test_what_comes_after_does_not_change_how_a_token_rounds(kind: str | None) -> None:
     assert_what_comes_after_changes_nothing(chunk_delta, cuda_inputs(kind), cuda_inputs(kind))
 
 
-@pytest.mark.parametrize("kind", [None, *KINDS])
+@pytest.mark.parametrize("kind", EVERY)
 def test_a_training_step_is_captured_in_a_cuda_graph(kind: str | None) -> None:
     x = {name: t.requires_grad_() for name, t in cuda_inputs(kind).items()}
     assert_a_graph_gives_the_same(lambda: step(chunk_delta, x))
 
 
-@pytest.mark.parametrize("kind", [None, *KINDS])
+@pytest.mark.parametrize("kind", EVERY)
 def test_a_training_step_is_compiled_as_one_graph(kind: str | None) -> None:
     x = {name: t.requires_grad_() for name, t in cuda_inputs(kind).items()}
     assert_compiled_gives_the_same(chunk_delta, x)

@@ -8,9 +8,11 @@ import pytest
 import torch
 from on_gpu import (
     BFLOAT16,
+    KINDS,
     assert_a_graph_gives_the_same,
     assert_agrees_in_bfloat16,
     assert_agrees_in_float32,
+    gated,
     step,
 )
 from torch import Tensor
@@ -52,6 +54,18 @@ def test_a_decay_of_value_channels_agrees_in_float32(gate: str, log_decay_of: Lo
     x = random_inputs(130, 64, 48)
     x["value_log_decay"] = log_decay_of(gate, *x["v"].shape)
     assert_agrees_in_float32(chunk_decay, x)
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_decays_of_keys_and_of_value_channels_agree(
+    dims: tuple[int, int], gate: str, kind: str, log_decay_of: LogDecay
+) -> None:
+    x = gated(random_inputs(200, *dims), kind, gate)
+    x["value_log_decay"] = log_decay_of(gate, *x["v"].shape)
+    x["bonus"] = torch.randn(2, dims[0], dtype=FLOAT64)
+    assert_agrees_in_bfloat16(chunk_decay, x)
 
 
 def test_a_training_step_is_captured_in_a_cuda_graph(log_decay_of: LogDecay) -> None:

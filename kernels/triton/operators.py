@@ -1,0 +1,81 @@
+"""Torch operators of functions that launch kernels.
+
+What torch.library.custom_op makes imports torch's compiler at its first call, which is most of a
+process's first step where kernels need no compiling, and looks for aliases at each. These are made
+by the calls below it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_NAMESPACE = "linearch"
+_LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
+
+
+class Operator:
+    """Calls a function through torch's dispatcher; its schema is made of the annotations.
+
+    The function must give new tensors, no views of its arguments. RuntimeError in a backward pass
+    through an operator without `register_autograd`.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], mutates_args: tuple[str, ...]):
+        schema = torch.library.infer_schema(function, mutates_args=mutates_args)
+        self.name = f"{_NAMESPACE}::{name}"
+        self._function = function
+        self._untraced: Callable[..., Any] | None = None
+        self._backward: Callable[..., Any] = self._refuse
+        self._setup_context: Callable[..., None] = _keep_nothing
+        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, self._run, "CompositeExplicitAutograd")
+        self.overload = getattr(getattr(torch.ops, _NAMESPACE), name).default
+        if not mutates_args:
+            torch.library.register_autograd(
+                self.name,
+                lambda ctx, *grads: self._backward(ctx, *grads),
+                setup_context=lambda ctx, inputs, output: self._setup_context(ctx, inputs, output),
+                lib=_LIBRARY,
+            )
+
+    def __call__(self, *args: Any) -> Any:
+        return self.overload(*args)
+
+    def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Shapes and dtypes of what the operator gives, for tensors without memory."""
+        torch.library.register_fake(self.name, function, lib=_LIBRARY)
+        return function
+
+    def register_autograd(
+        self, backward: Callable[..., Any], *, setup_context: Callable[..., None]
+    ) -> None:
+        """backward(ctx, *grads) gives the arguments' gradients; setup_context(ctx, inputs, output)
+        keeps what it needs.
+        """
+        self._backward, self._setup_context = backward, setup_context
+
+    def _run(self, *args: Any) -> Any:
+        compiler = sys.modules.get("torch._dynamo")
+        if compiler is None:
+            return self._function(*args)
+        if self._untraced is None:  # or torch.compile traces the function where it leaves a caller
+            self._untraced = compiler.disable(self._function)
+        return self._untraced(*args)
+
+    def _refuse(self, *_: Any) -> None:
+        raise RuntimeError(f"{self.name} has no gradient: it cannot be differentiated (again)")
+
+
+def operator(
+    name: str, *, mutates_args: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Operator]:
+    """Makes an Operator of a function; positional arguments alone."""
+    return lambda function: Operator(name, function, mutates_args)
+
+
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """For an operator without a gradient."""
