@@ -8,6 +8,7 @@ delta_column_pull.py).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,10 +70,9 @@ def _forward_op(
     """o, the final state; for the backward pass what `_room` names after them."""
     q, k, v, beta = *(rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
     p = k if erase_key is None else rows_adjacent(erase_key)
-    room = _room(q, v, log_decay, value_log_decay, keep)
-    o, final, *kept = room
-    sums, strong, systems, scores, corrections, states, asking, giving, erasing, *by_column = kept
-    columns, erasures = by_column if value_log_decay is not None else (None, None)
+    o, final, *room = _room(q, v, log_decay, value_log_decay, keep)
+    kept = _Kept(*room)
+    columns = kept.columns_or_none()
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
     chunks = triton.cdiv(T, C)
     shared = _shared(v, log_decay, erase_key)
@@ -80,24 +80,24 @@ def _forward_op(
     is_plain = erase_key is None and steps == 1 and columns is None
     config = configs.solve(*size, is_plain=is_plain)
     launch_solve(
-        (q, k, p), beta, sums if log_decay is None else log_decay.contiguous(),
-        (sums, strong, systems, scores), (asking, giving, erasing), config, shared,
-        system_ptr=erasures if keep else None,
+        (q, k, p), beta, kept.sums if log_decay is None else log_decay.contiguous(),
+        (kept.sums, kept.strong, kept.systems, kept.scores), kept.factored(), config, shared,
+        system_ptr=None if columns is None or not keep else kept.erasures,
     )  # fmt: skip
     if value_log_decay is not None:
-        sum_columns(value_log_decay, columns)
+        sum_columns(value_log_decay, kept.columns)
     if shared["GATE"] == CHANNEL:
-        q, k, p = asking, giving, erasing
+        q, k, p = kept.factored()
     config = configs.forward(*size, is_plain=is_plain, has_columns=columns is not None)
     start = final if initial_state is None else initial_state.contiguous()
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
-        q, k, p, v, beta, sums, systems, scores, start, o, final, corrections, states,
-        scale, T, H, K, V, chunks, *rows(q), *rows(k), *rows(p), *rows(v),
+        q, k, p, v, beta, kept.sums, kept.systems, kept.scores, start, o, final, kept.corrections,
+        kept.states, scale, T, H, K, V, chunks, *rows(q), *rows(k), *rows(p), *rows(v),
         BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, columns_ptr=columns,
         **config.compiled(), **shared,
     )  # fmt: skip
-    return room
+    return [o, final, *room]
 
 
 @_forward_op.register_fake
@@ -126,7 +126,7 @@ def _backward_op(
     log_decay: Tensor | None,
     value_log_decay: Tensor | None,
     erase_key: Tensor | None,
-    kept: list[Tensor],
+    kept_tensors: list[Tensor],
     grad_o: Tensor,
     grad_final: Tensor | None,
     scale: float,
@@ -136,56 +136,59 @@ def _backward_op(
     start_grad: bool,
 ) -> list[Tensor]:
     """Gradients of the first seven and of the initial state; some empty."""
-    sums, strong, systems, scores, corrections, states, asking, giving, erasing, *by_column = kept
-    columns, erasures = by_column if value_log_decay is not None else (None, None)
+    kept = _Kept(*kept_tensors)
+    columns = kept.columns_or_none()
     q, k, do = (rows_adjacent(x) for x in (q, k, grad_o.to(v.dtype)))
     p, beta = k if erase_key is None else rows_adjacent(erase_key), beta.contiguous()
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
     chunks, shared = triton.cdiv(T, C), _shared(v, log_decay, erase_key)
-    grads = _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, start_grad)
+    grads = _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, column_grad, start_grad)
     dq, dk, dv, dbeta, dg, dh, dp, dstart = grads
-    sq, sk, sp = (asking, giving, erasing) if shared["GATE"] == CHANNEL else (q, k, p)
+    streams = kept.factored() if shared["GATE"] == CHANNEL else (q, k, p)
     size = (K, V, v.dtype, shared["GATE"])
     is_plain = erase_key is None and steps == 1 and columns is None
     config = configs.backward(*size, is_plain=is_plain, has_columns=columns is not None)
     parts = triton.cdiv(V, config.block_n)
-    dbeta_parts, dstates = _parts(dbeta, parts), torch.empty_like(states)
+    dbeta_parts, dstates = _parts(dbeta, parts), torch.empty_like(kept.states)
     dfinal = dstart if grad_final is None else grad_final.float().contiguous()
     backward_kernel[(B * H * parts,)](
-        sq, sk, sp, beta, sums, systems, scores, corrections, do, dfinal,
+        *streams, beta, kept.sums, kept.systems, kept.scores, kept.corrections, do, dfinal,
         dv, dbeta_parts, dstates, dstart, scale, T, H, K, V, chunks, dbeta_parts.stride(0),
-        *rows(sq), *rows(sk), *rows(sp), *rows(do),
+        *(stride for x in (*streams, do) for stride in rows(x)),
         BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, columns_ptr=columns,
         **config.compiled(), **shared,
     )  # fmt: skip
+    states, written = (kept.states, dstates), (kept.corrections, do, dv)
+    if columns is not None and column_grad:
+        launch_column_pull(
+            streams, beta, kept.sums, columns, (kept.erasures, kept.scores), written, states, dh,
+            scale, configs.with_columns(configs.pull(*size, is_plain=False)), shared, steps,
+        )  # fmt: skip
     config = configs.pairs(*size, is_plain=is_plain)
-    pairs, written = (torch.empty_like(scores), torch.empty_like(scores)), (corrections, do, dv)
+    pairs = torch.empty_like(kept.scores), torch.empty_like(kept.scores)
     if columns is None:
         pairs_kernel[(B * H * chunks,)](
-            beta, sums, *written, *pairs, scale, T, H, V, chunks, *rows(do),
+            beta, kept.sums, *written, *pairs, scale, T, H, V, chunks, *rows(do),
             C=C, BV=config.block_n, GATE=shared["GATE"], EVEN_V=V % config.block_n == 0,
             PRECISION=shared["PRECISION"], **config.compiled(),
         )  # fmt: skip
     else:
-        wide = configs.with_columns(config)
-        if column_grad:
-            dh = launch_column_pull(
-                (sq, sk, sp), beta, sums, columns, (erasures, scores), written, (states, dstates),
-                scale, configs.with_columns(configs.pull(*size, is_plain=False)), shared, steps,
-            )  # fmt: skip
-        written = launch_column_pairs(beta, sums, columns, written, pairs, scale, wide, shared)
+        config = configs.with_columns(config)
+        written = launch_column_pairs(
+            beta, kept.sums, columns, written, pairs, scale, config, shared
+        )
     config = configs.pull(*size, is_plain=is_plain)
     parts = triton.cdiv(K, config.block_m)
     dg_parts = _parts(dg, parts if dg.dim() == 3 else 1)
     launch_pull(
-        (q, k, p), beta, sums, strong, written, (states, dstates), pairs,
+        (q, k, p), beta, kept.sums, kept.strong, written, states, pairs,
         (dq, dk, dp, dg_parts), scale, config, shared, GATE_GRAD=gate_grad, STEPS=steps,
         columns_ptr=columns,
     )  # fmt: skip
     _add_parts(dbeta_parts, dbeta)
     _add_parts(dg_parts, dg)
-    return [dq, dk, dv, dbeta, dg, dh, dp, dstart]
+    return grads
 
 
 @_backward_op.register_fake
@@ -197,7 +200,7 @@ def _backward_shapes(
     log_decay: Tensor | None,
     value_log_decay: Tensor | None,
     erase_key: Tensor | None,
-    kept: list[Tensor],
+    kept_tensors: list[Tensor],
     grad_o: Tensor,
     grad_final: Tensor | None,
     scale: float,
@@ -206,10 +209,7 @@ def _backward_shapes(
     column_grad: bool,
     start_grad: bool,
 ) -> list[Tensor]:
-    *of_keys, dh, dp, dstart = _gradients(
-        q, k, v, beta, log_decay, erase_key, gate_grad, start_grad
-    )
-    return [*of_keys, beta.new_empty(v.shape) if column_grad else dh, dp, dstart]
+    return _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, column_grad, start_grad)
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -239,18 +239,42 @@ def _pull(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
 _forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What passes leave for later ones; empty tensors where a call has no such."""
+
+    sums: Tensor  # of gates in each chunk
+    strong: Tensor  # [B, H, N, K / 64], where an exact launch has the work
+    systems: Tensor  # Z of delta_solve.py, [B, H, N, C, C]
+    scores: Tensor  # [B, H, N, C, C]
+    corrections: Tensor  # [B, nT, H, V]
+    states: Tensor  # before each chunk, [B, H, N, K, V]
+    asking: Tensor  # q, k and p with a channel's gate in them, [B, nT, H, K]
+    giving: Tensor
+    erasing: Tensor
+    columns: Tensor  # sums of the columns' decays, [B, H, N, C, V]
+    erasures: Tensor  # A of delta_solve.py for those decays' gradient, [B, H, N, C, C]
+
+    def factored(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.asking, self.giving, self.erasing
+
+    def columns_or_none(self) -> Tensor | None:
+        """None for kernels that are compiled without decays of columns."""
+        return self.columns if self.columns.numel() > 0 else None
+
+
 def _room(
     q: Tensor, v: Tensor, log_decay: Tensor | None, value_log_decay: Tensor | None, keep: bool
 ) -> list[Tensor]:
-    """o, final state, and in `kept`'s order what passes leave for later ones; some empty."""
+    """For o, the final state and what `_Kept` names."""
     (B, T, H, K), V = q.shape, v.shape[-1]
-    C, gate = configs.chunk(v.dtype), kind_of(log_decay)
+    C, gate, has_columns = configs.chunk(v.dtype), kind_of(log_decay), value_log_decay is not None
     chunks = (B, H, -(-T // C))
     inner = configs.operands(K, V, v.dtype)
     # In float64 for float32 inputs, because differences of sums are taken.
     exact = torch.float64 if v.dtype == torch.float32 else torch.float32
     scaled = q.shape if gate == CHANNEL else (0,)
-    room = [
+    return [
         v.new_empty(v.shape),
         v.new_empty((B, H, K, V), dtype=torch.float32),
         v.new_empty(((0,), (*chunks, C), (*chunks, C, K))[gate], dtype=exact),
@@ -262,11 +286,9 @@ def _room(
         v.new_empty(scaled, dtype=inner),
         v.new_empty(scaled, dtype=inner),
         v.new_empty(scaled, dtype=inner),
+        v.new_empty((*chunks, C, V) if has_columns else (0,), dtype=exact),
+        v.new_empty((*chunks, C, C) if has_columns and keep else (0,), dtype=inner),
     ]
-    if value_log_decay is not None:
-        room.append(v.new_empty((*chunks, C, V), dtype=exact))
-        room.append(v.new_empty((*chunks, C, C) if keep else (0,), dtype=inner))
-    return room
 
 
 def _gradients(
@@ -277,20 +299,21 @@ def _gradients(
     log_decay: Tensor | None,
     erase_key: Tensor | None,
     gate_grad: bool,
+    column_grad: bool,
     start_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Room for gradients of what `_backward_op` names, but for the columns' decays; some empty."""
+) -> list[Tensor]:
+    """Room for what `_backward_op` gives."""
     (B, _, H, K), V = q.shape, v.shape[-1]
-    return (
+    return [
         q.new_empty(q.shape),
         k.new_empty(k.shape),
         v.new_empty(v.shape),
         beta.new_empty(beta.shape),
         beta.new_empty((0,) if log_decay is None or not gate_grad else log_decay.shape),
-        beta.new_empty(0),
+        beta.new_empty(v.shape if column_grad else (0,)),
         k.new_empty((0,) if erase_key is None else k.shape),
         beta.new_empty((B, H, K, V) if start_grad else (0,)),
-    )
+    ]
 
 
 def _parts(x: Tensor, parts: int) -> Tensor:

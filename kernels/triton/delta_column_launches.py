@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 from torch import Tensor
 
@@ -57,21 +56,19 @@ def launch_column_pull(
     square: tuple[Tensor, Tensor],  # A and the scores [B, H, N, C, C]
     written: tuple[Tensor, Tensor, Tensor],  # c, do, dv [B, T, H, V]
     states: tuple[Tensor, Tensor],  # before each chunk, and gradients after it [B, H, N, K, V]
+    dh: Tensor,  # room for the gradient of the columns' log decays [B, T, H, V]
     scale: float,
     config: Config,
     shared: dict[str, Any],  # C, GATE, PRECISION
     steps: int,
-) -> Tensor:
-    """The gradient of the columns' log decays, [B, T, H, V] in float32."""
+) -> None:
     q, k, p = streams
     _, do, _ = written
     B, H, chunks, K, V = states[0].shape
     T = q.shape[1]
-    dh = beta.new_empty((B, T, H, V), dtype=torch.float32)
     pull_columns_kernel[(B * H * chunks * triton.cdiv(V, config.block_n),)](
         *streams, beta, sums, columns, *square, *written, *states, dh, scale, T, H, K, V, chunks,
         *rows(q), *rows(k), *rows(p), *rows(do),
         C=shared["C"], GATE=shared["GATE"], STEPS=steps, PRECISION=shared["PRECISION"],
         **config.tile(K, V), **config.compiled(),
     )  # fmt: skip
-    return dh

@@ -154,14 +154,16 @@ def pull_columns_kernel(
     written = load_tile(c_ptr + place, rows, along_v, H * V, left, v_left, EVEN_V)
     written = written.to(tl.float32) * strength[:, None]
     down = written * wanted * till_end(columns_at, along_v, V, v_left, C, EVEN_V)
-    scores = divided(scores_ptr + at * C * C, rows, tokens, C)
+    # Operands stay in float32, as tf32 to products: what a pair adds to `up` of its reader and
+    # takes from its writer's must be nearly one number, so that pairs over a gate alone are left.
+    scores = divided(scores_ptr + at * C * C, rows, tokens, C).to(tl.float32)
     read += through_decays(
         scores, written, columns_at, along_v, V, v_left, C, EVEN_V, False, PRECISION
     )
     near = scale * through_decays(
         scores, vdo, columns_at, along_v, V, v_left, C, EVEN_V, True, PRECISION
     )
-    system = divided(system_ptr + at * C * C, rows, tokens, C)
+    system = divided(system_ptr + at * C * C, rows, tokens, C).to(tl.float32)
     erased += through_decays(
         system, written, columns_at, along_v, V, v_left, C, EVEN_V, False, PRECISION
     )
