@@ -1,4 +1,4 @@
-"""What `linearch bench` prints: the kernels' table, and what warming their cache compiled."""
+"""What `linearch bench` prints: the kernels' table, first steps, what warming a cache compiled."""
 
 from __future__ import annotations
 
@@ -50,6 +50,27 @@ def run_kernels(
         print(f"{name}, torch {torch.__version__}\n{LEGEND}\n{HEADER}")
     for row in rows:
         print(json.dumps(asdict(row)) if as_json else line(row), flush=True)
+
+
+def run_first(*, shapes: list[str], operations: list[str], as_json: bool) -> None:
+    """Prints rows as they are measured, each in two processes of its own."""
+    import torch
+
+    from .kernels.bench_first import HEADER, LEGEND, line, measure_first_steps
+    from .kernels.forms import runs_triton
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not runs_triton(device):
+        raise PreflightError("linearch bench first needs an NVIDIA GPU, and there is none here")
+    steps = measure_first_steps(
+        device,
+        shapes=tuple(parse_shape(text) for text in shapes),
+        operations=tuple(operations),
+    )
+    if not as_json:
+        print(f"torch {torch.__version__}\n{LEGEND}\n{HEADER}")
+    for step in steps:
+        print(json.dumps(asdict(step)) if as_json else line(step), flush=True)
 
 
 def parse_shape(text: str) -> Shape:

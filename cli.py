@@ -354,6 +354,23 @@ def bench_kernels(
     )
 
 
+@bench.command("first")
+def bench_first(
+    shape: Annotated[
+        list[str] | None, typer.Option(metavar="B,T,H,K", help="May be repeated.")
+    ] = None,
+    operation: Annotated[
+        list[str] | None,
+        typer.Option(help='How a name begins, "decay"; the recurrences by default; repeatable.'),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Times of an operation's first step on this GPU, with no kernel compiled and with all."""
+    from .bench import run_first
+
+    run_first(shapes=shape or [], operations=operation or [], as_json=as_json)
+
+
 @bench.command("warm")
 def bench_warm(
     arch: Annotated[int, typer.Option(help="Compute capability, 90 for Hopper.")] = 90,

@@ -64,7 +64,7 @@ def measure(
 
 def _row(case: Case, device: torch.device, form: Form | None, bytes_per_ms: float | None) -> Row:
     call, form = _in_form(case, form)
-    o = _output(call()).detach()
+    o = output_of(call()).detach()
     timed = _timed(case, call, o, device)
     once = size_bytes(*case.leaves, *case.others, o)
     back = size_bytes(*case.leaves, *case.leaves, o)
@@ -86,7 +86,7 @@ def _with_peer(row: Row, case: Case, device: torch.device) -> Row:
     if call is None:
         return row
     lifted = lift_guard(case.operation)
-    timed = _timed(case, call, _output(call()).detach(), device)
+    timed = _timed(case, call, output_of(call()).detach(), device)
     return replace(
         row,
         peer_forward_ms=timed.forward_ms,
@@ -128,7 +128,7 @@ def _timed(case: Case, call: Callable[[], Any], o: Tensor, device: torch.device)
             call()
 
     def both() -> None:
-        torch.autograd.grad(_output(call()), leaves, grad, allow_unused=True)
+        torch.autograd.grad(output_of(call()), leaves, grad, allow_unused=True)
 
     both()
     peak = peak_bytes(both, device)
@@ -139,7 +139,7 @@ def _timed(case: Case, call: Callable[[], Any], o: Tensor, device: torch.device)
     )
 
 
-def _output(returned: Any) -> Tensor:
+def output_of(returned: Any) -> Tensor:
     output: Tensor = returned[0] if isinstance(returned, tuple) else returned
     return output
 

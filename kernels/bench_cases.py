@@ -64,11 +64,10 @@ def cases(
     them; float32 on a CPU. Made one at a time: at the large shapes few fit at once. Attention too
     long for the form is left out.
     """
-    wanted = operations or ("",)
     fused = form == "triton" and runs_triton(device)
-    for name, make in _MAKERS.items():
-        if name.startswith(wanted) and (fused or _fits_torch(name, shape)):
-            leaves, call, *others = make(_Inputs(shape, device))
+    for name in operation_names(operations):
+        if fused or _fits_torch(name, shape):
+            leaves, call, *others = _MAKERS[name](_Inputs(shape, device))
             yield Case(
                 operation=name,
                 shape=shape,
@@ -77,6 +76,11 @@ def cases(
                 others=tuple(others),
                 is_packed=name.startswith("packed"),
             )
+
+
+def operation_names(beginnings: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Of all operations, or of those that begin so."""
+    return tuple(name for name in _MAKERS if name.startswith(beginnings or ("",)))
 
 
 def _fits_torch(name: str, shape: Shape) -> bool:
