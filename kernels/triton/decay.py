@@ -48,7 +48,7 @@ def decay_fused(
     return o, final
 
 
-@operator("decay_forward")
+@operator("decay_forward", outputs=9)
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -156,15 +156,17 @@ def _backward_shapes(
     ]
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, log_decay, initial_state, ctx.scale, _ = inputs
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
     ctx.save_for_backward(q, k, v, log_decay, initial_state, *output[2:])
 
 
-def _pull(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _pull(
+    ctx: Any, grad_o: Tensor | None, grad_final: Tensor | None, *_: None
+) -> tuple[Tensor | None, ...]:
     q, k, v, log_decay, initial_state, *kept = ctx.saved_tensors
-    grad_o, grad_final = grads[:2]
     grad_o = torch.zeros_like(v) if grad_o is None else grad_o
     _, _, _, gate_grad, start_grad, *_ = ctx.needs_input_grad
     dq, dk, dv, dg, dstart = _backward_op(

@@ -53,7 +53,7 @@ def delta_fused(
     return o[:, steps - 1 :: steps], final
 
 
-@operator("delta_forward")
+@operator("delta_forward", outputs=13)
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -212,15 +212,17 @@ def _backward_shapes(
     return _gradients(q, k, v, beta, log_decay, erase_key, gate_grad, column_grad, start_grad)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, _, ctx.scale, _, ctx.steps = inputs
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
     ctx.save_for_backward(*tensors, *output[2:])
 
 
-def _pull(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _pull(
+    ctx: Any, grad_o: Tensor | None, grad_final: Tensor | None, *_: None
+) -> tuple[Tensor | None, ...]:
     q, k, v, beta, log_decay, value_log_decay, erase_key, *kept = ctx.saved_tensors
-    grad_o, grad_final = grads[:2]
     grad_o = torch.zeros_like(v) if grad_o is None else grad_o
     _, _, _, _, gate_grad, column_grad, _, start_grad, *_ = ctx.needs_input_grad
     # Gates of 0 in the place of none run the kernel that was checked with them.

@@ -47,7 +47,7 @@ def dplr_fused(
     return o, final
 
 
-@operator("dplr_forward")
+@operator("dplr_forward", outputs=16)
 def _forward_op(
     q: Tensor,
     k: Tensor,
@@ -184,19 +184,21 @@ def _backward_shapes(
     return _gradients(q, v, gate_grad, start_grad)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *streams, _, _, ctx.scale, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
     ctx.save_for_backward(*streams, *output[2:])
 
 
-def _pull(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _pull(
+    ctx: Any, grad_o: Tensor | None, grad_final: Tensor | None, *_: None
+) -> tuple[Tensor | None, ...]:
     q, k, v, a, b, *kept = ctx.saved_tensors
-    grad_o = torch.zeros_like(v) if grads[0] is None else grads[0]
+    grad_o = torch.zeros_like(v) if grad_o is None else grad_o
     *_, gate_grad, start_grad, _, _ = ctx.needs_input_grad
     dq, dk, dv, da, db, dg, dstart = _backward_op(
-        q, k, v, a, b, kept, grad_o, grads[1], ctx.scale, gate_grad, start_grad
+        q, k, v, a, b, kept, grad_o, grad_final, ctx.scale, gate_grad, start_grad
     )
     of_gates, of_start = dg if gate_grad else None, dstart if start_grad else None
     return dq, dk, dv, da, db, of_gates, of_start, None, None

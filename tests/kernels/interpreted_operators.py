@@ -11,6 +11,7 @@ from torch.library import opcheck
 
 from linearch.kernels.triton import (
     bonus,
+    decay,
     delta,
     dplr,
     gating,
@@ -36,8 +37,8 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     own = [leaf(6, 4), leaf(6, 4), leaf(6, 5), leaf(2, 4)]
     scale, rows = weight.detach(), [leaf(5, 12) for _ in range(3)]
     q, k, v, do = (leaf(1, 3, 2, dim) for dim in (16, 16, 20, 20))
-    beta, decay, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
-    rule = [t.detach() for t in (q, k, v, beta, decay)]
+    beta, of_values, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
+    rule = [t.detach() for t in (q, k, v, beta, of_values)]
     kept = [torch.zeros(1, 3, 2, 16), torch.zeros(1, 2, 1, 20, 16)]
     asks, keys, a, b, gates = (leaf(1, 3, 1, 4) for _ in range(5))
     streams = (asks, keys, leaf(1, 3, 1, 5), a, b)
@@ -47,7 +48,17 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     steps = (*streams[:3], leaf(1, 3, 1), None, columns, streams[3], None)
     made = delta._forward_op(*steps, 1.0, True, 1)
     o_of_steps, _, *steps_kept = (t.detach() for t in made)
+    gated = (*streams[:3], gates, None, 1.0, True)
+    o_of_decay, _, *decay_kept = (t.detach() for t in decay._forward_op(*gated))
     return {
+        "decay": (decay._forward_op, gated),
+        "decay's gradient": (
+            decay._backward_op,
+            (
+                *(t.detach() for t in gated[:4]),
+                *(None, decay_kept, o_of_decay, None, 1.0, True, False),
+            ),
+        ),
         "delta, values": (delta._forward_op, (*steps, 1.0, True, 1)),
         "delta's gradient, values": (
             delta._backward_op,
@@ -107,7 +118,7 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             token_shift._backward_op,
             ([torch.randn(2, 3, 12)] * 2, torch.randn(2, 3, 12), torch.randn(2, 12), None, None),
         ),
-        "oja": (oja._forward_op, (q, k, v, beta, decay, start, 1.0, True)),
+        "oja": (oja._forward_op, (q, k, v, beta, of_values, start, 1.0, True)),
         "oja's gradient": (
             oja._backward_op,
             (*rule, kept, do.detach(), None, 1.0, True, True),

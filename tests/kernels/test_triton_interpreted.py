@@ -46,7 +46,7 @@ def test_operators_have_the_fakes_and_gradients_that_torch_checks(
     interpreted: Callable[[str], Any],
 ) -> None:
     found = interpreted("interpreted_operators")
-    assert len(found) == 26
+    assert len(found) == 28
     assert {outcome for checks in found.values() for outcome in checks.values()} == {"SUCCESS"}
 
 
