@@ -26,6 +26,7 @@ KERNEL_CACHE = "LINEARCH_KERNEL_CACHE"  # in a child's environment: the folder
 
 _FILLED = "filled-"  # how the names of marker files begin
 _SOURCES = Path(__file__).parents[1] / "kernels" / "triton"
+_RARE = "columns"  # what neither the library's mixers nor the grammar's have
 _NOT_OF_THE_LIBRARY = ("product", "erase", "oja", "scan", "attention")
 # What a mixer launches where the gate `stability` compares bfloat16 with float32.
 _COMPARED_IN_FLOAT32 = (
@@ -85,6 +86,7 @@ def kernel_cases(config: RunConfig) -> list[Case]:
     compared = [case for case in in_float32 if case.operation in _COMPARED_IN_FLOAT32]
     with_normaliser = cases([(head, normalised_width(head, "triton"))], [torch.bfloat16], ())
     chosen = cases(dims, [torch.bfloat16], [torch.bfloat16], widths)
+    chosen = [case for case in chosen if case.operation != _RARE]
     chosen += [case for case in with_normaliser if _adds_only(case) and case not in chosen]
     chosen += compared
     if config.budget.max_candidates == 0:

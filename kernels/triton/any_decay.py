@@ -1,6 +1,7 @@
 """chunk_decay's Triton form by what decays: keys' channels, values', or both; a bonus beside each.
 
-Decays of both are the delta rule's that erases nothing.
+A head's decay beside values' decays each column. Those of keys' and values' channels are the delta
+rule's that erases nothing.
 """
 
 from __future__ import annotations
@@ -52,5 +53,8 @@ def _without_bonus(
         return decay_fused(q, k, v, log_decay, initial_state, scale)
     if log_decay is None:
         return value_decay_fused(q, k, v, value_log_decay, initial_state, scale)
+    if log_decay.dim() == 3:
+        decay = value_log_decay + log_decay.unsqueeze(-1)
+        return value_decay_fused(q, k, v, decay, initial_state, scale)
     strength, erased = log_decay.new_ones(q.shape[:3]), torch.zeros_like(k)
     return delta_fused(q, k, v, strength, log_decay, value_log_decay, erased, initial_state, scale)

@@ -76,6 +76,7 @@ def through_decays(
 
     pairs [C, C], 0 above the diagonal, are a loaded tile.
     """
+    tl.static_assert(C == 32 or C == 64)
     found = tl.zeros((C, along_v.shape[0]), dtype=tl.float32)
     for level in range(5 if C == 32 else 6):
         decay = _to_edge(columns_at, along_v, V, v_left, level, C, EVEN_V)
@@ -92,6 +93,7 @@ def pairs_through_decays(
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """reading[t] . 2^(H_t - H_s) read[s] for s < t, else 0, [C, C]; rows are [C, BV]."""
+    tl.static_assert(C == 32 or C == 64)
     rows = tl.arange(0, C)
     found = tl.zeros((C, C), dtype=tl.float32)
     for level in range(5 if C == 32 else 6):

@@ -49,7 +49,8 @@ def delta_fused(
         log_decay = torch.zeros_like(beta)
     inputs = (q, k, v, beta, log_decay, value_log_decay, erase_key, initial_state)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    o, final, *_ = _forward_op(*inputs, scale, keep, steps)
+    keep_systems = keep and value_log_decay is not None and value_log_decay.requires_grad
+    o, final, *_ = _forward_op(*inputs, scale, keep, keep_systems, steps)
     return o[:, steps - 1 :: steps], final
 
 
@@ -65,14 +66,15 @@ def _forward_op(
     initial_state: Tensor | None,
     scale: float,
     keep: bool,
+    keep_systems: bool,
     steps: int,
 ) -> list[Tensor]:
     """o, the final state; for the backward pass what `_room` names after them."""
     q, k, v, beta = *(rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
     p = k if erase_key is None else rows_adjacent(erase_key)
-    o, final, *room = _room(q, v, log_decay, value_log_decay, keep)
+    o, final, *room = _room(q, v, log_decay, value_log_decay, keep, keep_systems)
     kept = _Kept(*room)
-    columns = kept.columns_or_none()
+    columns = kept.columns()
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
     chunks = triton.cdiv(T, C)
     shared = _shared(v, log_decay, erase_key)
@@ -81,17 +83,18 @@ def _forward_op(
     config = configs.solve(*size, is_plain=is_plain)
     launch_solve(
         (q, k, p), beta, kept.sums if log_decay is None else log_decay.contiguous(),
-        (kept.sums, kept.strong, kept.systems, kept.scores), kept.factored(), config, shared,
-        system_ptr=None if columns is None or not keep else kept.erasures,
+        (kept.sums, kept.strong, kept.solved, kept.scores), kept.factored(), config, shared,
+        system_ptr=kept.systems if keep_systems else None,
     )  # fmt: skip
     if value_log_decay is not None:
-        sum_columns(value_log_decay, kept.columns)
+        sum_columns(value_log_decay, kept.column_sums)
     if shared["GATE"] == CHANNEL:
         q, k, p = kept.factored()
-    config = configs.forward(*size, is_plain=is_plain, has_columns=columns is not None)
+    config = configs.forward(*size, is_plain=is_plain)
+    config = config if columns is None else configs.with_columns(config)
     start = final if initial_state is None else initial_state.contiguous()
     forward_kernel[(B * H * triton.cdiv(V, config.block_n),)](
-        q, k, p, v, beta, kept.sums, kept.systems, kept.scores, start, o, final, kept.corrections,
+        q, k, p, v, beta, kept.sums, kept.solved, kept.scores, start, o, final, kept.corrections,
         kept.states, scale, T, H, K, V, chunks, *rows(q), *rows(k), *rows(p), *rows(v),
         BK=config.block_m, BV=config.block_n, HAS_START=initial_state is not None, SAVE=keep,
         EVEN_K=config.block_m == K, EVEN_V=V % config.block_n == 0, columns_ptr=columns,
@@ -112,9 +115,10 @@ def _forward_shapes(
     initial_state: Tensor | None,
     scale: float,
     keep: bool,
+    keep_systems: bool,
     steps: int,
 ) -> list[Tensor]:
-    return _room(q, v, log_decay, value_log_decay, keep)
+    return _room(q, v, log_decay, value_log_decay, keep, keep_systems)
 
 
 @operator("delta_backward")
@@ -124,7 +128,6 @@ def _backward_op(
     v: Tensor,
     beta: Tensor,
     log_decay: Tensor | None,
-    value_log_decay: Tensor | None,
     erase_key: Tensor | None,
     kept_tensors: list[Tensor],
     grad_o: Tensor,
@@ -135,9 +138,11 @@ def _backward_op(
     column_grad: bool,
     start_grad: bool,
 ) -> list[Tensor]:
-    """Gradients of the first seven and of the initial state; some empty."""
+    """Gradients of q, k, v, beta, log_decay, the columns' decays, erase_key and the initial state;
+    some empty.
+    """
     kept = _Kept(*kept_tensors)
-    columns = kept.columns_or_none()
+    columns = kept.columns()
     q, k, do = (rows_adjacent(x) for x in (q, k, grad_o.to(v.dtype)))
     p, beta = k if erase_key is None else rows_adjacent(erase_key), beta.contiguous()
     (B, T, H, K), V, C = q.shape, v.shape[-1], configs.chunk(v.dtype)
@@ -147,12 +152,13 @@ def _backward_op(
     streams = kept.factored() if shared["GATE"] == CHANNEL else (q, k, p)
     size = (K, V, v.dtype, shared["GATE"])
     is_plain = erase_key is None and steps == 1 and columns is None
-    config = configs.backward(*size, is_plain=is_plain, has_columns=columns is not None)
+    config = configs.backward(*size, is_plain=is_plain)
+    config = config if columns is None else configs.with_columns(config)
     parts = triton.cdiv(V, config.block_n)
     dbeta_parts, dstates = _parts(dbeta, parts), torch.empty_like(kept.states)
     dfinal = dstart if grad_final is None else grad_final.float().contiguous()
     backward_kernel[(B * H * parts,)](
-        *streams, beta, kept.sums, kept.systems, kept.scores, kept.corrections, do, dfinal,
+        *streams, beta, kept.sums, kept.solved, kept.scores, kept.corrections, do, dfinal,
         dv, dbeta_parts, dstates, dstart, scale, T, H, K, V, chunks, dbeta_parts.stride(0),
         *(stride for x in (*streams, do) for stride in rows(x)),
         BK=config.block_m, BV=config.block_n, HAS_FINAL=grad_final is not None, START=start_grad,
@@ -162,7 +168,7 @@ def _backward_op(
     states, written = (kept.states, dstates), (kept.corrections, do, dv)
     if columns is not None and column_grad:
         launch_column_pull(
-            streams, beta, kept.sums, columns, (kept.erasures, kept.scores), written, states, dh,
+            streams, beta, kept.sums, columns, (kept.systems, kept.scores), written, states, dh,
             scale, configs.with_columns(configs.pull(*size, is_plain=False)), shared, steps,
         )  # fmt: skip
     config = configs.pairs(*size, is_plain=is_plain)
@@ -198,7 +204,6 @@ def _backward_shapes(
     v: Tensor,
     beta: Tensor,
     log_decay: Tensor | None,
-    value_log_decay: Tensor | None,
     erase_key: Tensor | None,
     kept_tensors: list[Tensor],
     grad_o: Tensor,
@@ -213,29 +218,29 @@ def _backward_shapes(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, _, ctx.scale, _, ctx.steps = inputs
+    *tensors, _, erase_key, _, ctx.scale, _, _, ctx.steps = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
-    ctx.save_for_backward(*tensors, *output[2:])
+    ctx.save_for_backward(*tensors, erase_key, *output[2:])
 
 
 def _pull(
     ctx: Any, grad_o: Tensor | None, grad_final: Tensor | None, *_: None
 ) -> tuple[Tensor | None, ...]:
-    q, k, v, beta, log_decay, value_log_decay, erase_key, *kept = ctx.saved_tensors
+    q, k, v, beta, log_decay, erase_key, *kept = ctx.saved_tensors
     grad_o = torch.zeros_like(v) if grad_o is None else grad_o
     _, _, _, _, gate_grad, column_grad, _, start_grad, *_ = ctx.needs_input_grad
     # Gates of 0 in the place of none run the kernel that was checked with them.
     with_gates = gate_grad or (log_decay is not None and v.dtype == torch.float32)
     dq, dk, dv, dbeta, dg, dh, dp, dstart = _backward_op(
-        q, k, v, beta, log_decay, value_log_decay, erase_key, kept, grad_o, grad_final, ctx.scale,
-        ctx.steps, with_gates, column_grad, start_grad,
+        q, k, v, beta, log_decay, erase_key, kept, grad_o, grad_final, ctx.scale, ctx.steps,
+        with_gates, column_grad, start_grad,
     )  # fmt: skip
     of_gates = dg.to(log_decay.dtype) if gate_grad else None
-    of_columns = dh.to(value_log_decay.dtype) if column_grad else None
+    of_columns = dh if column_grad else None
     of_erase_key = None if erase_key is None else dp
     of_start = dstart if start_grad else None
-    return dq, dk, dv, dbeta, of_gates, of_columns, of_erase_key, of_start, None, None, None
+    return dq, dk, dv, dbeta, of_gates, of_columns, of_erase_key, of_start, *[None] * 4
 
 
 _forward_op.register_autograd(_pull, setup_context=_keep_for_backward)
@@ -247,30 +252,35 @@ class _Kept:
 
     sums: Tensor  # of gates in each chunk
     strong: Tensor  # [B, H, N, K / 64], where an exact launch has the work
-    systems: Tensor  # Z of delta_solve.py, [B, H, N, C, C]
+    solved: Tensor  # Z of delta_solve.py, [B, H, N, C, C]
     scores: Tensor  # [B, H, N, C, C]
     corrections: Tensor  # [B, nT, H, V]
     states: Tensor  # before each chunk, [B, H, N, K, V]
     asking: Tensor  # q, k and p with a channel's gate in them, [B, nT, H, K]
     giving: Tensor
     erasing: Tensor
-    columns: Tensor  # sums of the columns' decays, [B, H, N, C, V]
-    erasures: Tensor  # A of delta_solve.py for those decays' gradient, [B, H, N, C, C]
+    column_sums: Tensor  # of the columns' decays, [B, H, N, C, V]
+    systems: Tensor  # A of delta_solve.py, for the gradient of those decays, [B, H, N, C, C]
 
     def factored(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.asking, self.giving, self.erasing
 
-    def columns_or_none(self) -> Tensor | None:
+    def columns(self) -> Tensor | None:
         """None for kernels that are compiled without decays of columns."""
-        return self.columns if self.columns.numel() > 0 else None
+        return self.column_sums if self.column_sums.numel() > 0 else None
 
 
 def _room(
-    q: Tensor, v: Tensor, log_decay: Tensor | None, value_log_decay: Tensor | None, keep: bool
+    q: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    value_log_decay: Tensor | None,
+    keep: bool,
+    keep_systems: bool,
 ) -> list[Tensor]:
     """For o, the final state and what `_Kept` names."""
     (B, T, H, K), V = q.shape, v.shape[-1]
-    C, gate, has_columns = configs.chunk(v.dtype), kind_of(log_decay), value_log_decay is not None
+    C, gate = configs.chunk(v.dtype), kind_of(log_decay)
     chunks = (B, H, -(-T // C))
     inner = configs.operands(K, V, v.dtype)
     # In float64 for float32 inputs, because differences of sums are taken.
@@ -288,8 +298,8 @@ def _room(
         v.new_empty(scaled, dtype=inner),
         v.new_empty(scaled, dtype=inner),
         v.new_empty(scaled, dtype=inner),
-        v.new_empty((*chunks, C, V) if has_columns else (0,), dtype=exact),
-        v.new_empty((*chunks, C, C) if has_columns and keep else (0,), dtype=inner),
+        v.new_empty((0,) if value_log_decay is None else (*chunks, C, V), dtype=exact),
+        v.new_empty((*chunks, C, C) if keep_systems else (0,), dtype=inner),
     ]
 
 

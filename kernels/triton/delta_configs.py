@@ -49,30 +49,16 @@ def solve(key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_pla
 
 
 def forward(
-    key_dim: int,
-    value_dim: int,
-    dtype: torch.dtype,
-    gate: int,
-    *,
-    is_plain: bool,
-    has_columns: bool = False,
+    key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plain: bool
 ) -> Config:
     rule = _recurrence(key_dim, value_dim, dtype, gate)
-    rule = with_columns(rule) if has_columns else rule
     return _chosen(Launch("delta forward", gate, key_dim, value_dim, dtype), rule, is_plain)
 
 
 def backward(
-    key_dim: int,
-    value_dim: int,
-    dtype: torch.dtype,
-    gate: int,
-    *,
-    is_plain: bool,
-    has_columns: bool = False,
+    key_dim: int, value_dim: int, dtype: torch.dtype, gate: int, *, is_plain: bool
 ) -> Config:
     rule = _recurrence(key_dim, value_dim, dtype, gate)
-    rule = with_columns(rule) if has_columns else rule
     return _chosen(Launch("delta backward", gate, key_dim, value_dim, dtype), rule, is_plain)
 
 

@@ -1,8 +1,8 @@
 """Torch operators of functions that launch kernels.
 
-What torch.library.custom_op makes imports torch's compiler at its first call, which is most of a
-process's first step where kernels need no compiling, and looks for aliases at each. These are made
-by the calls below it.
+What torch.library.custom_op makes imports torch's compiler at its first call, a second of a
+process that has no optimizer to do so, and looks for aliases at each. These are made by the calls
+below it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Operator:
     """Calls a function through torch's dispatcher; its schema is made of the annotations.
 
     The function must give new tensors, no views of its arguments. RuntimeError in a backward pass
-    through an operator without `register_autograd`.
+    through an operator without `register_autograd`. One that mutates its arguments knows nothing of
+    gradients: it is for calls inside an autograd function.
     """
 
     def __init__(
@@ -69,11 +70,12 @@ class Operator:
         self._backward, self._setup_context = backward, setup_context
 
     def _run(self, *args: Any) -> Any:
-        compiler = sys.modules.get("torch._dynamo")
-        if compiler is None:
+        # None also while another thread imports it.
+        disable = getattr(sys.modules.get("torch._dynamo"), "disable", None)
+        if disable is None:
             return self._function(*args)
         if self._untraced is None:  # or torch.compile traces the function where it leaves a caller
-            self._untraced = compiler.disable(self._function)
+            self._untraced = disable(self._function)
         return self._untraced(*args)
 
     def _refuse(self, *_: Any) -> None:

@@ -72,6 +72,7 @@ def test_a_runs_cases_are_those_of_its_heads_and_precision() -> None:
     assert not any("decay" in name and "float32" in name for name in names)
     assert "oja scalar, 32, bfloat16, T 128" in names
     assert "dplr channel, 32, bfloat16, T 128" in names
+    assert not any(name.startswith("columns") for name in names)
     assert "activation softplus, 4, bfloat16, T 128" in names
     plain = _CONFIG.model_copy(update={"training": TrainingConfig(precision="fp32")})
     assert {str(case).split()[0] for case in kernel_cases(plain)} == {

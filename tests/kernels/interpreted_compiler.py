@@ -12,8 +12,10 @@ from linearch.kernels.triton.gating import _product_op, _product_pull_op, produc
 
 
 def outside_a_graph(x: Tensor, gate: Tensor) -> Tensor:
-    exec("1")
-    y: Tensor = _product_op(x, gate, True)
+    """torch.compile gives up at a break within a loop, and looks into what is called instead."""
+    for _ in range(1):
+        exec("1")  # what it does not trace
+        y: Tensor = _product_op.overload(x, gate, True)
     return y
 
 

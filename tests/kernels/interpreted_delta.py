@@ -57,6 +57,22 @@ CASES: dict[str, tuple[int, int, int, str | None, str, dict[str, Any]]] = {
     "values and a scalar": (65, 16, 16, "scalar", "mixed", {"values": "mixed"}),
     "values and channels, tiles of K and V": (34, 80, 72, "channel", "mild", {"values": "mild"}),
     "values and strong channels": (70, 16, 16, "channel", "-20", {"values": "mixed"}),
+    "values that learn nothing, a scalar that does": (
+        34,
+        16,
+        16,
+        "scalar",
+        "mild",
+        {"values": "mild", "fixed": ["value_log_decay"]},
+    ),
+    "values that learn, channels that do not": (
+        34,
+        16,
+        16,
+        "channel",
+        "mild",
+        {"values": "mild", "fixed": ["log_decay"]},
+    ),
     "values, two steps": (33, 16, 24, None, "0", {"values": "-20", "steps": 2}),
     "values and channels, three steps, an erase key": (
         22,
@@ -139,7 +155,9 @@ def errors(
     x["k"], x["beta"] = length_of_k * x["k"], x["beta"] / length_of_k**2
     dtype = options.get("dtype", torch.float32)
     x |= {name: x[name].to(dtype) for name in ("q", "k", "v", "erase_key") if name in x}
-    return errors_of_triton(chunk_delta, x, unused=options.get("unused", ()))
+    return errors_of_triton(
+        chunk_delta, x, unused=options.get("unused", ()), fixed=options.get("fixed", ())
+    )
 
 
 if __name__ == "__main__":

@@ -45,9 +45,10 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     made = dplr._forward_op(*streams, gates, None, 1.0, True)
     o, _, *streams_kept = (t.detach() for t in made)
     columns = leaf(1, 3, 1, 5)
-    steps = (*streams[:3], leaf(1, 3, 1), None, columns, streams[3], None)
-    made = delta._forward_op(*steps, 1.0, True, 1)
-    o_of_steps, _, *steps_kept = (t.detach() for t in made)
+    steps = (*streams[:3], leaf(1, 3, 1), gates, columns, streams[3], None)
+    by_column = (*steps, 1.0, True, True, 1)
+    o_of_steps, _, *steps_kept = (t.detach() for t in delta._forward_op(*by_column))
+    q_k_v_beta_g = [t.detach() for t in (*streams[:3], steps[3], gates)]
     gated = (*streams[:3], gates, None, 1.0, True)
     o_of_decay, _, *decay_kept = (t.detach() for t in decay._forward_op(*gated))
     return {
@@ -59,14 +60,19 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 *(None, decay_kept, o_of_decay, None, 1.0, True, False),
             ),
         ),
-        "delta, values": (delta._forward_op, (*steps, 1.0, True, 1)),
+        "delta, values": (delta._forward_op, by_column),
         "delta's gradient, values": (
             delta._backward_op,
             (
-                *(None if t is None else t.detach() for t in steps[:-1]),
-                steps_kept,
-                o_of_steps,
-                *(None, 1.0, 1, False, True, False),
+                *(*q_k_v_beta_g, streams[3].detach(), steps_kept, o_of_steps),
+                *(None, 1.0, 1, True, True, True),
+            ),
+        ),
+        "delta's gradient, values that learn nothing": (
+            delta._backward_op,
+            (
+                *(*q_k_v_beta_g, streams[3].detach(), steps_kept, o_of_steps),
+                *(torch.randn(1, 1, 4, 5), 1.0, 1, False, False, False),
             ),
         ),
         "two streams": (dplr._forward_op, (*streams, gates, None, 1.0, True)),

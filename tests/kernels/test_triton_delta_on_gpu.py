@@ -115,6 +115,25 @@ def test_strengths_of_channels_and_grouped_values_agree(
     assert_agrees_in_bfloat16(chunk_delta, x)
 
 
+@pytest.mark.parametrize("kind", [None, "channel"])
+@pytest.mark.parametrize("length", [1, 63, 64, 65])
+def test_any_length_agrees_with_decays_of_value_channels(length: int, kind: str | None) -> None:
+    x = gated(random_inputs(length, 64, 64, strongest=1.0), kind, "mild")
+    x["value_log_decay"] = log_decay_of("mixed", *x["v"].shape)
+    assert_agrees_in_bfloat16(chunk_delta, x)
+
+
+@pytest.mark.parametrize("kind", [None, "scalar"])
+def test_decays_of_grouped_values_agree_with_strengths_of_channels(kind: str | None) -> None:
+    x = random_inputs(130, 64, 64)
+    x["beta"] = torch.rand_like(x["k"])
+    x["v"] = torch.randn(2, 130, 4, 64, dtype=FLOAT64)
+    x["write_strength"] = torch.rand_like(x["v"])
+    x["value_log_decay"] = log_decay_of("mild", *x["v"].shape)
+    x["initial_state"] = torch.randn(2, 4, 64, 64, dtype=FLOAT64)
+    assert_agrees_in_bfloat16(chunk_delta, gated(x, kind, "mild"))
+
+
 COLUMNS = ("0", "-20", "mixed", "mild")  # gates of value channels
 
 

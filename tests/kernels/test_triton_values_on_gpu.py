@@ -68,6 +68,15 @@ def test_decays_of_keys_and_of_value_channels_agree(
     assert_agrees_in_bfloat16(chunk_decay, x)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_decays_of_keys_and_of_value_channels_agree_in_float32(
+    kind: str, log_decay_of: LogDecay
+) -> None:
+    x = gated(random_inputs(130, 64, 48), kind, "mixed")
+    x["value_log_decay"] = log_decay_of("mixed", *x["v"].shape)
+    assert_agrees_in_float32(chunk_decay, x)
+
+
 def test_a_training_step_is_captured_in_a_cuda_graph(log_decay_of: LogDecay) -> None:
     x = random_inputs(130, 64, 64)
     x["value_log_decay"] = log_decay_of("mild", *x["v"].shape)
