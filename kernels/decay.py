@@ -105,28 +105,13 @@ def chunk_decay(
         if initial_state is not None:
             initial_state = F.pad(initial_state, (0, width - values - 1))
     if form == "triton":
-        o, state = _fused(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
+        from .triton.any_decay import any_decay_fused as run  # CPU-only machines may lack Triton
     else:
         run = decay_loop if form == "naive" else decay_chunks
-        o, state = run(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
+    o, state = run(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
     if normalise:
         o, state = divided(o, values, form), state[..., : values + 1].contiguous()
     return o.to(out_dtype), state
-
-
-def _fused(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor | None,
-    value_log_decay: Tensor | None,
-    bonus: Tensor | None,
-    initial_state: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    from .triton.any_decay import any_decay_fused  # CPU-only machines may lack what it needs
-
-    return any_decay_fused(q, k, v, log_decay, value_log_decay, bonus, initial_state, scale)
 
 
 def per_token(log_decay: MaybeTensor, q: Tensor) -> MaybeTensor:

@@ -69,7 +69,7 @@ def _forward_op(
     keep_systems: bool,
     steps: int,
 ) -> list[Tensor]:
-    """o, the final state; for the backward pass what `_room` names after them."""
+    """o, the final state; for the backward pass what `_Kept` names."""
     q, k, v, beta = *(rows_adjacent(x) for x in (q, k, v)), beta.contiguous()
     p = k if erase_key is None else rows_adjacent(erase_key)
     o, final, *room = _room(q, v, log_decay, value_log_decay, keep, keep_systems)
@@ -169,7 +169,7 @@ def _backward_op(
     if columns is not None and column_grad:
         launch_column_pull(
             streams, beta, kept.sums, columns, (kept.systems, kept.scores), written, states, dh,
-            scale, configs.with_columns(configs.pull(*size, is_plain=False)), shared, steps,
+            scale, configs.with_columns(configs.pull(*size, is_plain=is_plain)), shared, steps,
         )  # fmt: skip
     config = configs.pairs(*size, is_plain=is_plain)
     pairs = torch.empty_like(kept.scores), torch.empty_like(kept.scores)

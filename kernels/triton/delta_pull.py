@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from .column_decays import across
-from .tiles import load_tile, power_of_two, product, store_tile
+from .tiles import diagonal_of, load_tile, power_of_two, product, store_tile
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -125,8 +125,7 @@ def pull_kernel(
         till_end = power_of_two((total - summed).to(tl.float32))[:, None]
     if GATE != 0:
         if STEPS == 1:
-            diagonal = rows[:, None] == rows[None, :]
-            own = tl.sum(tl.where(diagonal, pairs_q, 0.0).to(tl.float32), 1)[:, None]
+            own = diagonal_of(pairs_q, rows)
             pairs_q = tl.where(below, pairs_q, 0.0)
         else:
             of_token = (chunk * C + rows) // STEPS

@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 
 from .column_decays import across, since_start, through_decays, till_end
-from .tiles import load_tile, not_hoisted, power_of_two, product, store_tile
+from .tiles import diagonal_of, load_tile, not_hoisted, power_of_two, product, store_tile
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -113,7 +113,7 @@ def forward_kernel(
         if columns_ptr is None:
             out += product(scores, written.to(dtype), PRECISION)
         else:
-            out += _own(scores, rows) * written + through_decays(
+            out += diagonal_of(scores, rows) * written + through_decays(
                 scores, written, columns_at, along_v, V, v_left, C, EVEN_V, False, PRECISION
             )
             written *= till_end(columns_at, along_v, V, v_left, C, EVEN_V)
@@ -222,7 +222,7 @@ def backward_kernel(
             decay = since_start(columns_at, along_v, V, v_left, C, EVEN_V)
             asked = (asked * decay).to(dtype)
             dwritten *= till_end(columns_at, along_v, V, v_left, C, EVEN_V)
-            dwritten += scale * _own(scores, rows) * vdo
+            dwritten += scale * diagonal_of(scores, rows) * vdo
             dwritten += scale * through_decays(
                 scores, vdo, columns_at, along_v, V, v_left, C, EVEN_V, True, PRECISION
             )
@@ -260,10 +260,3 @@ def backward_kernel(
         left += C
     if START:
         tl.store(dstart_ptr + state_place, dstate, mask=state_mask)
-
-
-@triton.jit
-def _own(scores, rows):
-    """The diagonal, [C, 1]."""
-    diagonal = rows[:, None] == rows[None, :]
-    return tl.sum(tl.where(diagonal, scores, 0.0).to(tl.float32), 1)[:, None]

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from .oja_sweep import lost_in
 from .strong_gates import decays_since
-from .tiles import load_tile, power_of_two, product, row_of, store_tile
+from .tiles import diagonal_of, load_tile, power_of_two, product, row_of, store_tile
 
 
 @triton.jit(do_not_specialize=["T", "H", "chunks"])
@@ -80,8 +80,7 @@ def outputs_kernel(
             if dtype == tl.bfloat16:
                 near += product(lost_in(dtype, below), given, PRECISION)
             out += near * power_of_two(apart)
-        diagonal = rows[:, None] == rows[None, :]
-        out += tl.sum(tl.where(diagonal, pairs, 0.0), 1)[:, None] * vv
+        out += diagonal_of(pairs, rows) * vv
     else:
         if GATE == 1:
             summed = tl.load(sums_ptr + at * C + rows)

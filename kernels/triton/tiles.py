@@ -116,6 +116,13 @@ def passed_on(up, down, rows):
 
 
 @triton.jit
+def diagonal_of(x, rows):
+    """The diagonal of x [C, C] in float32, as a column [C, 1]."""
+    diagonal = rows[:, None] == rows[None, :]
+    return tl.sum(tl.where(diagonal, x, 0.0).to(tl.float32), 1)[:, None]
+
+
+@triton.jit
 def row_of(x, rows, row):
     """Row `row` of x [R, D] in float32."""
     return tl.sum(tl.where(rows[:, None] == row, x.to(tl.float32), 0.0), 0)

@@ -31,11 +31,10 @@ def leaf(*shape: int) -> Tensor:
     return torch.randn(shape, requires_grad=True)
 
 
-def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
-    x, y = wide.detach().chunk(2, dim=1)
-    own = [leaf(6, 4), leaf(6, 4), leaf(6, 5), leaf(2, 4)]
-    scale, rows = weight.detach(), [leaf(5, 12) for _ in range(3)]
+Calls = dict[str, tuple[Any, tuple[Any, ...]]]  # by name: the operator and its arguments
+
+
+def of_recurrences() -> Calls:
     q, k, v, do = (leaf(1, 3, 2, dim) for dim in (16, 16, 20, 20))
     beta, of_values, start = leaf(1, 3, 2), leaf(1, 3, 2, 20), leaf(1, 2, 20, 16)
     rule = [t.detach() for t in (q, k, v, beta, of_values)]
@@ -80,6 +79,20 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             dplr._backward_op,
             (*(t.detach() for t in streams), streams_kept, o, None, 1.0, True, True),
         ),
+        "oja": (oja._forward_op, (q, k, v, beta, of_values, start, 1.0, True)),
+        "oja's gradient": (
+            oja._backward_op,
+            (*rule, kept, do.detach(), None, 1.0, True, True),
+        ),
+    }
+
+
+def of_layers() -> Calls:
+    wide, weight, narrow = leaf(5, 24), leaf(12), torch.float16
+    x, y = wide.detach().chunk(2, dim=1)
+    own = [leaf(6, 4), leaf(6, 4), leaf(6, 5), leaf(2, 4)]
+    scale, rows = weight.detach(), [leaf(5, 12) for _ in range(3)]
+    return {
         "product": (gating._product_op, (leaf(5, 12), leaf(5, 12), True)),
         "product's gradient": (gating._product_pull_op, (leaf(5, 12).detach(), x, y, True)),
         "product, skip": (skip_product._forward_op, (*rows, leaf(12), True)),
@@ -124,20 +137,14 @@ def calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             token_shift._backward_op,
             ([torch.randn(2, 3, 12)] * 2, torch.randn(2, 3, 12), torch.randn(2, 12), None, None),
         ),
-        "oja": (oja._forward_op, (q, k, v, beta, of_values, start, 1.0, True)),
-        "oja's gradient": (
-            oja._backward_op,
-            (*rule, kept, do.detach(), None, 1.0, True, True),
-        ),
     }
 
 
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(
-        json.dumps({name: opcheck(op.overload, inputs) for name, (op, inputs) in calls().items()})
-    )
+    calls = of_recurrences() | of_layers()
+    print(json.dumps({name: opcheck(op.overload, given) for name, (op, given) in calls.items()}))
 
 
 if __name__ == "__main__":
