@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError, PreflightError
+from .errors import ConfigError, LinearchError, PreflightError
 
 if TYPE_CHECKING:
     from .kernels.bench_cases import Shape
@@ -56,7 +56,7 @@ def run_first(*, shapes: list[str], operations: list[str], as_json: bool) -> Non
     """Prints rows as they are measured, each in two processes of its own."""
     import torch
 
-    from .kernels.bench_first import HEADER, LEGEND, line, measure_first_steps
+    from .kernels.bench_first import HEADER, LEGEND, FirstStepFailed, line, measure_first_steps
     from .kernels.forms import runs_triton
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,8 +69,11 @@ def run_first(*, shapes: list[str], operations: list[str], as_json: bool) -> Non
     )
     if not as_json:
         print(f"torch {torch.__version__}\n{LEGEND}\n{HEADER}")
-    for step in steps:
-        print(json.dumps(asdict(step)) if as_json else line(step), flush=True)
+    try:
+        for step in steps:
+            print(json.dumps(asdict(step)) if as_json else line(step), flush=True)
+    except FirstStepFailed as error:
+        raise LinearchError(str(error)) from error
 
 
 def parse_shape(text: str) -> Shape:

@@ -38,12 +38,16 @@ class FirstStep:
     warm_setup_s: float
 
 
+class FirstStepFailed(RuntimeError):
+    """A process ended before its operation's first step did."""
+
+
 def measure_first_steps(
     device: torch.device, *, operations: tuple[str, ...] = (), shapes: tuple[Shape, ...] = ()
 ) -> Iterator[FirstStep]:
     """One at a time. operations: names' beginnings, the recurrences' if empty.
 
-    RuntimeError with what a process printed if it failed.
+    FirstStepFailed with the last that a process printed.
     """
     for shape in shapes or SHAPES:
         for operation in operation_names(operations or RECURRENCES):
@@ -86,7 +90,11 @@ def _in_a_process(
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"the first step of {operation} failed:\n{done.stderr[-2000:]}")
+        last_line = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise FirstStepFailed(
+            f"the first step of {operation} at {shape} ended with status {done.returncode}: "
+            f"{last_line}"
+        )
     setup_s, step_s = json.loads(done.stdout)
     return setup_s, step_s
 

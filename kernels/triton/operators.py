@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from . import first_call
+
 _NAMESPACE = "linearch"
 _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
@@ -36,7 +38,9 @@ class Operator:
         if outputs is not None:
             schema = schema.replace("-> Tensor[]", f"-> ({', '.join(['Tensor'] * outputs)})")
         self.name = f"{_NAMESPACE}::{name}"
-        self._function = function if outputs is None else _as_tuple(function)
+        given = function if outputs is None else _as_tuple(function)
+        # A first call may be made more than once, which what mutates does not stand.
+        self._function = given if mutates_args else lambda *args: first_call.call(given, args)
         self._gives_outputs = outputs is not None
         self._untraced: Callable[..., Any] | None = None
         self._backward: Callable[..., Any] = self._refuse

@@ -25,6 +25,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
 from .convolution import has_fused_heads
+from .launch_stub import HAS_STUBS, build_launch_stub
 
 Dims = tuple[int, int]  # K, V
 
@@ -216,7 +217,7 @@ def compile_recurrence(case: Case, passes: Sequence[tuple[bool, bool]]) -> None:
     for with_grad, with_state in passes:
         _recurrence(case, with_grad, with_state)
     for kernel in _seen.values():
-        _build_launcher(kernel)
+        _build_stub(kernel)
 
 
 def first_line(error: Exception) -> str:
@@ -229,7 +230,7 @@ def _compiled(case: Case) -> Warmed:
     try:
         for run in _runs(case):
             run()
-        launchers = sum(_build_launcher(kernel) for kernel in _seen.values())
+        launchers = sum(_build_stub(kernel) for kernel in _seen.values())
     except (RuntimeError, ValueError, triton.TritonError) as error:
         return Warmed(
             case=str(case), kernels=frozenset(_seen), launchers=0, failure=first_line(error)
@@ -480,15 +481,9 @@ def _leaf(with_grad: bool, *shape: int, dtype: torch.dtype = torch.float32) -> T
     return torch.zeros(shape, dtype=dtype, requires_grad=with_grad)
 
 
-def _build_launcher(kernel: Any) -> bool:
-    """Build the C stub that a kernel is launched through, where Triton has such; True if it did.
-
-    It needs a C compiler and the driver's library: without one the process that launches builds it.
-    """
-    from triton.backends.nvidia import driver
-
-    if not hasattr(driver, "make_launcher") or ctypes.util.find_library("cuda") is None:
+def _build_stub(kernel: Any) -> bool:
+    """True if it did; else, for want of the driver's library, the process that launches does."""
+    if not HAS_STUBS or ctypes.util.find_library("cuda") is None:
         return False
-    driver.CudaUtils()
-    driver.CudaLauncher(kernel.src, kernel.metadata)
+    build_launch_stub(kernel)
     return True

@@ -17,7 +17,7 @@ from linearch.kernels.bench_first import HEADER, RECURRENCES, FirstStep, line
 
 def bench_first(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "linearch.cli", "bench", "first", *arguments],
+        [sys.executable, "-W", "ignore", "-m", "linearch", "bench", "first", *arguments],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -35,6 +35,17 @@ def test_a_first_step_is_timed_cold_and_warm() -> None:
     (row,) = (json.loads(text) for text in done.stdout.splitlines())
     assert (row["operation"], row["shape"]) == ("decay none", [1, 8, 1, 16])
     assert all(row[name] > 0 for name in ("cold_s", "warm_s", "cold_setup_s", "warm_setup_s"))
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_is_one_sentence() -> None:
+    pytest.importorskip("triton")
+    done = bench_first("--operation", "decay none", "--shape", "1,8,1,512", TRITON_INTERPRET="1")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: the first step of decay none at (1, 8, 1, 512) ended with status 1: ValueError: "
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_without_a_gpu_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
