@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -64,15 +65,16 @@ class _CrossEntropy(torch.autograd.Function):
         loss = weight.new_zeros(())
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_head = torch.zeros_like(head, dtype=loss.dtype) if needs_grad else None
+        filled_up = _filled_up(head)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = torch.mm(hidden[rows], head.T)
+            logits = torch.mm(hidden[rows], filled_up.T)[:, : head.shape[0]]
             part, grad = step(logits, targets[rows], weight[rows], needs_grad)
             loss += part
             if grad_hidden is None or grad_head is None:
                 continue
             torch.mm(grad, head, out=grad_hidden[rows])
-            grad_head += torch.mm(grad.T, hidden[rows])
+            _add_product(grad_head, grad.T, hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.head_dtype = head.dtype
         return loss
@@ -83,6 +85,24 @@ class _CrossEntropy(torch.autograd.Function):
         grad_hidden, grad_head = ctx.saved_tensors
         grad_head = (grad_head * grad).to(ctx.head_dtype)
         return (grad_hidden * grad).to(grad_hidden.dtype), grad_head, None, None, None, None, None
+
+
+def _filled_up(head: Tensor) -> Tensor:
+    """With zeros up to a multiple of 16 words: rows of logits then begin where products and kernels
+    can load 16 bytes at once.
+    """
+    missing = -head.shape[0] % 16
+    return F.pad(head, (0, 0, 0, missing)) if missing else head
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b, which is not rounded to the dtype of a and b first where products allow it."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    elif total.is_cuda:
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+    else:
+        total += torch.mm(a, b)
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .operators import operator
 from .tiles import LOG2_E, power_of_two
 
-_COLUMNS = 4096  # at once
+_AT_ONCE, _MOST_ROWS = 4096, 16  # logits of a program, and the rows that they may be of
 
 
 def loss_and_gradient_fused(
@@ -26,14 +26,18 @@ def loss_and_gradient_fused(
 def _loss_of_rows(logits: Tensor, targets: Tensor, share: Tensor, with_grad: bool) -> Tensor:
     """The rows' losses times their shares, summed; with_grad leaves their gradient in `logits`.
 
-    logits: [N, V] contiguous; targets: int64 [N]; share: float32 [N], 0 for rows to ignore.
+    logits: [N, V], a row's adjacent; targets: int64 [N]; share: float32 [N], 0 for rows to ignore.
+    Where rows are multiples of 16 apart, what lies behind V up to the next 16 is theirs as well: it
+    is read, counts for nothing and becomes 0.
     """
     rows, width = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    columns = min(_COLUMNS, triton.next_power_of_2(width))
-    cross_entropy_kernel[(rows,)](
-        logits, targets, share, losses, width,
-        BV=columns, GRAD=with_grad, num_warps=8 if columns > 1024 else 4,
+    room = -(-width // 16) * 16 if logits.stride(0) % 16 == 0 else width
+    columns = min(_AT_ONCE, triton.next_power_of_2(width))
+    block = min(_AT_ONCE // columns, _MOST_ROWS)
+    cross_entropy_kernel[(triton.cdiv(rows, block),)](
+        logits, targets, share, losses, rows, width, room, logits.stride(0),
+        BR=block, BV=columns, GRAD=with_grad, num_warps=8,
     )  # fmt: skip
     return losses.sum()
 
@@ -43,34 +47,43 @@ def _loss_shape(logits: Tensor, targets: Tensor, share: Tensor, with_grad: bool)
     return share.new_empty(())
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "width"])
 def cross_entropy_kernel(
-    logits_ptr, targets_ptr, share_ptr, losses_ptr, width, BV: tl.constexpr, GRAD: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64)
-    target = tl.load(targets_ptr + row)
-    share = tl.load(share_ptr + row)
-    at = logits_ptr + row * width
+    logits_ptr, targets_ptr, share_ptr, losses_ptr, rows, width, room, stride,
+    BR: tl.constexpr, BV: tl.constexpr, GRAD: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BR + tl.arange(0, BR)
+    is_row = row < rows
+    target = tl.load(targets_ptr + row, mask=is_row, other=0)
+    share = tl.load(share_ptr + row, mask=is_row, other=0.0)
+    at = logits_ptr + row.to(tl.int64) * stride
     columns = tl.arange(0, BV)
-    of_target = tl.load(at + target).to(tl.float32)
-    # The highest so far is one number for all columns: one exponential a logit, not two.
-    highest = float("-inf")
-    totals = tl.zeros((BV,), dtype=tl.float32)
+    of_target = tl.load(at + target, mask=is_row, other=0.0).to(tl.float32)
+    # The highest so far is one number for a row's columns: one exponential a logit, not two.
+    highest = tl.full((BR,), float("-inf"), dtype=tl.float32)
+    totals = tl.zeros((BR, BV), dtype=tl.float32)
     for begin in range(0, width, BV):
-        mask = begin + columns < width
-        x = tl.load(at + begin + columns, mask=mask, other=float("-inf")).to(tl.float32)
-        higher = tl.maximum(highest, tl.max(x, 0))
+        x = _logits(at, begin + columns, is_row, width, room)
+        higher = tl.maximum(highest, tl.max(x, 1))
         # While all are -inf there is nothing to add yet, and their difference would be NaN.
         level = tl.where(higher == float("-inf"), 0.0, higher)
-        totals *= power_of_two((highest - level) * LOG2_E)
-        totals += power_of_two((x - level) * LOG2_E)
+        totals *= power_of_two((highest - level) * LOG2_E)[:, None]
+        totals += power_of_two((x - level[:, None]) * LOG2_E)
         highest = higher
-    total = tl.sum(totals, 0)
-    tl.store(losses_ptr + row, (tl.log(total) + highest - of_target) * share)
+    total = tl.sum(totals, 1)
+    tl.store(losses_ptr + row, (tl.log(total) + highest - of_target) * share, mask=is_row)
     if GRAD:
         for begin in range(0, width, BV):
-            mask = begin + columns < width
-            x = tl.load(at + begin + columns, mask=mask, other=float("-inf")).to(tl.float32)
-            grad = power_of_two((x - highest) * LOG2_E) * (share / total)
-            grad -= tl.where(begin + columns == target, share, 0.0)
-            tl.store(at + begin + columns, grad, mask=mask)
+            x = _logits(at, begin + columns, is_row, width, room)
+            grad = power_of_two((x - highest[:, None]) * LOG2_E) * (share / total)[:, None]
+            grad -= tl.where(begin + columns[None, :] == target[:, None], share[:, None], 0.0)
+            mask = is_row[:, None] & (begin + columns < room)[None, :]
+            tl.store(at[:, None] + begin + columns[None, :], grad, mask=mask)
+
+
+@triton.jit
+def _logits(at, columns, is_row, width, room):
+    """[BR, BV] in float32, -inf beyond a row's columns."""
+    mask = is_row[:, None] & (columns < room)[None, :]
+    x = tl.load(at[:, None] + columns[None, :], mask=mask, other=float("-inf")).to(tl.float32)
+    return tl.where((columns < width)[None, :], x, float("-inf"))

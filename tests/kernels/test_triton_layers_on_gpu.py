@@ -275,7 +275,7 @@ def test_a_convolution_gives_the_same_bits_each_time() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "bar"), DTYPES)
-@pytest.mark.parametrize("vocabulary", [11, 300, 9000])
+@pytest.mark.parametrize("vocabulary", [11, 300, 9000, 17001])
 def test_losses_agree(
     vocabulary: int, dtype: torch.dtype, bar: float, errors_against_naive: Errors
 ) -> None:
