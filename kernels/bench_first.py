@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from . import activation
 from .bench import output_of
 from .bench_cases import Shape, cases, operation_names
 
+_ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
 RECURRENCES = ("decay", "delta", "dplr", "oja")
 SHAPES: tuple[Shape, ...] = ((8, 2048, 5, 64), (8, 2048, 5, 128))
 
@@ -90,13 +92,18 @@ def _in_a_process(
         check=False,
     )
     if done.returncode != 0:
-        last_line = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise FirstStepFailed(
             f"the first step of {operation} at {shape} ended with status {done.returncode}: "
-            f"{last_line}"
+            f"{_last_error(done.stderr)}"
         )
-    setup_s, step_s = json.loads(done.stdout)
+    setup_s, step_s = json.loads(done.stdout.splitlines()[-1])
     return setup_s, step_s
+
+
+def _last_error(printed: str) -> str:
+    """Of a traceback its last line, which others may follow."""
+    lines = printed.strip().splitlines() or ["it printed nothing"]
+    return next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1])
 
 
 def _time_first_step(operation: str, shape: Shape, device: torch.device) -> tuple[float, float]:

@@ -15,6 +15,5 @@ def build_launch_stub(kernel: Any) -> Any:
     It needs a C compiler and the driver's library.
     """
     if HAS_STUBS:
-        driver.CudaUtils()
         driver.CudaLauncher(kernel.src, kernel.metadata)
     return kernel

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 class Operator:
     """Calls a function through torch's dispatcher; its schema is made of the annotations.
 
-    The function must give new tensors, no views of its arguments. RuntimeError in a backward pass
-    through an operator without `register_autograd`. One that mutates its arguments knows nothing of
-    gradients: it is for calls inside an autograd function.
+    The function must give new tensors, no views of its arguments. It may be called three times for
+    one (first_call.py), so it neither draws random numbers nor reads what kernels made.
+    RuntimeError in a backward pass through an operator without `register_autograd`. One that
+    mutates its arguments knows nothing of gradients: it is for calls inside an autograd function.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Operator:
         self.name = f"{_NAMESPACE}::{name}"
         given = function if outputs is None else _as_tuple(function)
         # A first call may be made more than once, which what mutates does not stand.
-        self._function = given if mutates_args else lambda *args: first_call.call(given, args)
+        self._function = given if mutates_args else partial(first_call.call, given)
         self._gives_outputs = outputs is not None
         self._untraced: Callable[..., Any] | None = None
         self._backward: Callable[..., Any] = self._refuse

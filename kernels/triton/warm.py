@@ -483,7 +483,10 @@ def _leaf(with_grad: bool, *shape: int, dtype: torch.dtype = torch.float32) -> T
 
 def _build_stub(kernel: Any) -> bool:
     """True if it did; else, for want of the driver's library, the process that launches does."""
+    from triton.backends.nvidia import driver
+
     if not HAS_STUBS or ctypes.util.find_library("cuda") is None:
         return False
+    driver.CudaUtils()
     build_launch_stub(kernel)
     return True

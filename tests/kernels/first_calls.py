@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ from linearch.kernels.triton.operators import operator
 
 events: list[str] = []
 compiled_by: dict[str, int] = {}
-two_at_once = threading.Barrier(min(2, len(os.sched_getaffinity(0))))
+two_at_once = threading.Barrier(2)
 
 
 class Driver:
@@ -61,6 +61,11 @@ def squaring(x, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
 @triton.jit
 def misspelt(x, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     tl.store(x + tl.arange(0, BLOCK), nothing)  # type: ignore[name-defined]  # noqa: F821
+
+
+@triton.jit
+def filling(x, KIND: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    tl.store(x + tl.arange(0, BLOCK), tl.full((BLOCK,), 1, KIND[0]))
 
 
 @operator("test_doubled_and_squared")
@@ -108,6 +113,10 @@ def launches_of_another_thread(x: Tensor) -> list[str]:
     return list(events)
 
 
+def no_more_threads(*_: Any) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def note_compilation(*, src: Any, **_: Any) -> None:
     compiled_by[src.fn.__name__] = threading.get_ident()
     two_at_once.wait(timeout=60)
@@ -127,7 +136,18 @@ def main() -> None:
     found["errors"] = [error_of(with_a_misspelt_kernel, x) for _ in range(2)]
     found["after an error"] = seen(doubled_and_squared, narrow)
     is_capturing = True
+    doubling[(1,)](x.double(), 100, BLOCK=128)
     found["in a capture"] = seen(doubled_and_squared, x.double())
+    is_capturing = False
+    with ThreadPoolExecutor(1) as pool, triton.AsyncCompileMode(pool):
+        found["in the caller's mode"] = seen(doubled_and_squared, x.half())
+    no_threads = first_call.ThreadPoolExecutor.submit
+    first_call.ThreadPoolExecutor.submit = no_more_threads
+    found["without threads"] = seen(doubled_and_squared, x.int())
+    first_call.ThreadPoolExecutor.submit = no_threads
+    # Triton cannot write this argument down for a hook.
+    found["outside an operator"] = seen(lambda: filling[(1,)](x, KIND=(tl.float32,), BLOCK=64))
+    found["launches again"] = "__getitem__" not in vars(triton.JITFunction)
     found["another thread's"] = seen(launches_of_another_thread, x)[:1]
     found["imported the compiler"] = "torch._dynamo" in sys.modules
     print(json.dumps(found))
