@@ -28,7 +28,7 @@ def _loss_of_rows(logits: Tensor, targets: Tensor, share: Tensor, with_grad: boo
 
     logits: [N, V], a row's adjacent; targets: int64 [N]; share: float32 [N], 0 for rows to ignore.
     Where rows are multiples of 16 apart, what lies behind V up to the next 16 is theirs as well: it
-    is read, counts for nothing and becomes 0.
+    counts for nothing and is overwritten.
     """
     rows, width = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)

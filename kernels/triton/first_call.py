@@ -113,7 +113,7 @@ class _MissingKernelHook:
         return self._earlier(*args, is_manual_warmup=is_manual_warmup, **kwargs)
 
 
-# The one place where Triton says that a kernel is missing is its process's. AsyncCompileMode passes
-# over errors from 3.6 on.
+# At import, because Triton has one such hook for all threads of a process. From 3.6 on, as
+# AsyncCompileMode knows no `ignore_errors` before.
 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6):
     triton.knobs.runtime.jit_cache_hook = _MissingKernelHook(triton.knobs.runtime.jit_cache_hook)

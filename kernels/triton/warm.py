@@ -23,6 +23,7 @@ import torch
 import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia import driver
 
 from .convolution import has_fused_heads
 from .launch_stub import HAS_STUBS, build_launch_stub
@@ -483,8 +484,6 @@ def _leaf(with_grad: bool, *shape: int, dtype: torch.dtype = torch.float32) -> T
 
 def _build_stub(kernel: Any) -> bool:
     """True if it did; else, for want of the driver's library, the process that launches does."""
-    from triton.backends.nvidia import driver
-
     if not HAS_STUBS or ctypes.util.find_library("cuda") is None:
         return False
     driver.CudaUtils()

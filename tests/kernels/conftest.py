@@ -56,21 +56,19 @@ def log_decay_of() -> Callable[..., Tensor]:
 @pytest.fixture
 def interpreted() -> Callable[[str], Any]:
     """Runs a script beside this file where Triton interprets, and gives what it prints as JSON."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
     return lambda script: _printed_by(script, TRITON_INTERPRET="1")
 
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Callable[[str], Any]:
     """Runs a script beside this file with an empty kernel cache; gives what it prints as JSON."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
     return lambda script: _printed_by(script, TRITON_CACHE_DIR=str(tmp_path))
 
 
 def _printed_by(script: str, **environment: str) -> Any:
     """In a process of its own: Triton decides whether to interpret as it is imported."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", Path(__file__).with_name(f"{script}.py")],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,

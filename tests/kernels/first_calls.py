@@ -9,14 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
 
-from linearch.kernels.triton import first_call
+from linearch.kernels.triton import first_call, warm
 from linearch.kernels.triton.operators import operator
 
 events: list[str] = []
@@ -24,22 +24,13 @@ compiled_by: dict[str, int] = {}
 two_at_once = threading.Barrier(2)
 
 
-class Driver:
+class Driver(warm._Target):
     """What Triton asks of one for a GPU that is not there."""
 
     utils = SimpleNamespace(
         get_device_properties=lambda device: {"max_shared_mem": 232_448},
         load_binary=lambda *_: (object(), object(), 0, 0, 1024),
     )
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
 
     def launcher_cls(self, source: Any, metadata: Any) -> Callable[..., None]:
         return lambda *_: events.append(metadata.name)
@@ -113,17 +104,13 @@ def launches_of_another_thread(x: Tensor) -> list[str]:
     return list(events)
 
 
-def no_more_threads(*_: Any) -> None:
-    raise RuntimeError("can't start new thread")
-
-
 def note_compilation(*, src: Any, **_: Any) -> None:
     compiled_by[src.fn.__name__] = threading.get_ident()
     two_at_once.wait(timeout=60)
 
 
 def main() -> None:
-    triton.runtime.driver.set_active(Driver())
+    triton.runtime.driver.set_active(Driver(90))
     is_capturing = False
     torch.cuda.is_current_stream_capturing = lambda: is_capturing
     triton.knobs.compilation.listener = note_compilation
@@ -141,10 +128,9 @@ def main() -> None:
     is_capturing = False
     with ThreadPoolExecutor(1) as pool, triton.AsyncCompileMode(pool):
         found["in the caller's mode"] = seen(doubled_and_squared, x.half())
-    no_threads = first_call.ThreadPoolExecutor.submit
-    first_call.ThreadPoolExecutor.submit = no_more_threads
-    found["without threads"] = seen(doubled_and_squared, x.int())
-    first_call.ThreadPoolExecutor.submit = no_threads
+    no_more = RuntimeError("can't start new thread")
+    with patch.object(ThreadPoolExecutor, "submit", side_effect=no_more):
+        found["without threads"] = seen(doubled_and_squared, x.int())
     # Triton cannot write this argument down for a hook.
     found["outside an operator"] = seen(lambda: filling[(1,)](x, KIND=(tl.float32,), BLOCK=64))
     found["launches again"] = "__getitem__" not in vars(triton.JITFunction)
