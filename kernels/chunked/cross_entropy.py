@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# torch 2.8 and 2.9 want what `addmm` adds to in the dtype of the product's operands.
+_PRODUCTS_ADD_TO_FLOAT32 = torch.version.cuda is not None and torch.__version__ >= "2.11"
+
 # (logits, targets, share of each row in the mean, whether a gradient is wanted) -> the loss and the
 # logits' gradient in their dtype; the logits may be overwritten.
 Step = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor]]
@@ -99,7 +102,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a b, which is not rounded to the dtype of a and b first where products allow it."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
-    elif total.is_cuda:
+    elif total.is_cuda and _PRODUCTS_ADD_TO_FLOAT32:
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
     else:
         total += torch.mm(a, b)
